@@ -1,0 +1,29 @@
+"""Guards freqtrade's entries with the state of Binance isolated margin accounts."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .account import PairAccount as PairAccount
+    from .adapter import IsolatedMarginAdapter as IsolatedMarginAdapter
+    from .protection import MarginLevelGuard as MarginLevelGuard
+    from .rules import EntryDecision as EntryDecision
+    from .strategy import IsolatedMarginMixin as IsolatedMarginMixin
+
+__version__ = "0.1.0"
+
+# Loaded when first used: a command must not pay for freqtrade's strategy module.
+_MODULES = {
+    "EntryDecision": "rules",
+    "IsolatedMarginAdapter": "adapter",
+    "IsolatedMarginMixin": "strategy",
+    "MarginLevelGuard": "protection",
+    "PairAccount": "account",
+}
+__all__ = sorted(_MODULES)  # noqa: PLE0605 - a list of strings
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -1,0 +1,328 @@
+"""ccxt in, accounts out: reads isolated margin accounts with a signed client of its own.
+
+Nothing of ccxt leaves this module: its exceptions become the package's (`errors`), told apart by
+Binance's ``code`` and the HTTP status, because ccxt's own classes depend on the host's name. Its
+messages and logs carry signed URLs and the key, so none of them is passed on or printed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import ccxt
+
+from .account import AccountsAnswer, Unreadable, parse_answer, plain_decimal
+from .credentials import Credentials
+from .errors import AnswerError, CredentialsError, IsolatedMarginError, UnavailableError
+from .margin import Tier, believable_ratio
+
+MAX_SYMBOLS = 5
+"""How many symbols the endpoint takes in one request (API)."""
+
+# A bad signature, a malformed, an unknown and a refused key (API: general error codes).
+_CREDENTIAL_CODES = {-1002, -1022, -2008, -2014, -2015}
+_TIMESTAMP_CODE = -1021
+_UNAUTHORIZED = 401
+# Binance bans an address for up to three days (API: limits), so no wait is longer than that.
+_LONGEST_WAIT = 3 * 24 * 3600.0
+# How long to wait where a 429 or a 418 does not say: the limits count minutes, and a ban starts at two.
+_UNSAID_WAIT = {429: 60.0, 418: 120.0}
+_TIMEOUT_MS = 10_000
+_WEIGHT_HEADER = "X-SAPI-USED-IP-WEIGHT-1M"
+
+_muted = threading.local()
+
+
+def in_chunks(symbols: Sequence[str]) -> list[Sequence[str]]:
+    """Cut `symbols` into pieces that the endpoint takes in one request."""
+    return [symbols[start : start + MAX_SYMBOLS] for start in range(0, len(symbols), MAX_SYMBOLS)]
+
+
+class _Quiet(logging.Filter):
+    """Drops what urllib3 logs while this adapter's thread is in a request: the signed URL."""
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - the interface
+        return not getattr(_muted, "on", False)
+
+
+_URLLIB3_LOGGERS = ("connectionpool", "connection", "poolmanager", "response", "util.retry")
+for _name in _URLLIB3_LOGGERS:
+    logging.getLogger(f"urllib3.{_name}").addFilter(_Quiet())
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    _muted.on = True
+    try:
+        yield
+    finally:
+        _muted.on = False
+
+
+class _Response(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+class _Client(ccxt.binance):  # type: ignore[misc]
+    """ccxt's client, which also keeps the newest response, whatever ccxt makes of it."""
+
+    response: _Response | None = None
+
+    def on_rest_response(self, *answer: Any) -> object:  # noqa: ANN401 - as ccxt has it
+        """Keep status, headers and body (ccxt's hook)."""
+        status, _reason, _url, _method, headers, body, *_request = answer
+        self.response = _Response(status, headers, body)
+        return super().on_rest_response(*answer)
+
+
+class IsolatedMarginAdapter:
+    """Reads isolated margin accounts of Binance through ccxt's signed implicit API.
+
+    `exchange` is the ``exchange`` section of a freqtrade configuration: its ``ccxt_config`` and
+    ``ccxt_sync_config`` (hosts, proxies, headers) apply where its exchange is Binance, so that whatever
+    redirects the bot redirects this. `recv_window` is in milliseconds, at most 60000. Not for use by two
+    threads at once. Without `credentials` only market data can be read.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials | None,
+        *,
+        recv_window: int = 10_000,
+        exchange: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._credentials = credentials
+        self._client = _client(credentials, recv_window, exchange or {})
+        self.used_weight: int | None = None
+        """The address's used weight of this minute, as the exchange last reported it."""
+
+    def load_markets(self, *, reload: bool = False) -> None:
+        """Load the spot markets, once, and set the clock.
+
+        :raises IsolatedMarginError: where they cannot be loaded.
+        """
+        if reload or not self._client.markets:
+            self._request(self._client.load_markets, True)
+
+    def market_ids(self, pairs: Sequence[str]) -> dict[str, str | None]:
+        """Return each pair's market id, None where it has no spot market. Needs loaded markets."""
+        return {pair: self._market_id(pair) for pair in pairs}
+
+    def _market_id(self, pair: str) -> str | None:
+        # A futures bot's BTC/USDT:USDT stands for the spot pair of the same assets.
+        market = self._client.markets.get(pair.partition(":")[0])
+        return str(market["id"]) if market and market["spot"] else None
+
+    def pairs(self) -> dict[str, str]:
+        """Return the pair of every spot market by its id. Needs loaded markets."""
+        return {str(market["id"]): pair for pair, market in self._client.markets.items() if market["spot"]}
+
+    def fetch(self, symbols: Sequence[str] | None = None, *, chunked: bool = False) -> AccountsAnswer:
+        """Read the accounts of some market ids, or all accounts.
+
+        One request, weight 10: with ``symbols`` for up to five of them, for all accounts beyond. `chunked`
+        asks for a longer list five by five instead, at 10 a request.
+
+        :raises UnavailableError: where the account cannot be read now.
+        :raises CredentialsError: where the key or its permissions are refused.
+        :raises AnswerError: where the answer makes no sense.
+        """
+        if not symbols or (len(symbols) > MAX_SYMBOLS and not chunked):
+            return self._fetch({})
+        answers = [self._fetch({"symbols": ",".join(some)}) for some in in_chunks(symbols)]
+        return answers[0] if len(answers) == 1 else _joined(answers)
+
+    def _fetch(self, params: dict[str, str]) -> AccountsAnswer:
+        payload = self._signed("sapi_get_margin_isolated_account", params)
+        return parse_answer(payload, self.used_weight)
+
+    def fetch_tiers(self, symbol: str) -> tuple[Tier, ...]:
+        """Read the tiers of one market id, from the smallest loans on; weight 1.
+
+        :raises IsolatedMarginError: as `fetch`.
+        """
+        payload = self._signed("sapi_get_margin_isolatedmargintier", {"symbol": symbol})
+        if not isinstance(payload, list) or not payload:
+            raise AnswerError(f"the tiers of {symbol} are not a list")
+        try:
+            tiers = tuple(_tier(row) for row in sorted(payload, key=lambda row: int(row.get("tier", 0))))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise AnswerError(f"the tiers of {symbol} are not as documented") from None
+        if not all(believable_ratio(tier.liquidation_risk_ratio) for tier in tiers):
+            raise AnswerError(f"the tiers of {symbol} have a liquidation ratio outside 1.04 to 1.30")
+        return tiers
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.session.close()
+
+    def _signed(self, method: str, params: dict[str, str]) -> object:
+        if self._credentials is None:
+            raise CredentialsError("no API key is set")
+        call = getattr(self._client, method)
+        try:
+            return self._request(call, params)
+        except UnavailableError as error:
+            if error.code != _TIMESTAMP_CODE:
+                raise
+        self._request(self._client.load_time_difference)
+        return self._request(call, params)
+
+    def _request(self, call: Callable[..., object], *arguments: object) -> object:
+        self._client.response = None
+        problem: IsolatedMarginError | None = None
+        result: object = None
+        with _quietly():
+            try:
+                result = call(*arguments)
+            except Exception as error:  # noqa: BLE001 - ccxt also lets ValueError and TypeError out
+                problem = _translate(error, self._client.response)
+        self._note_weight()
+        if problem:
+            # Raised here, not above: there it would carry ccxt's exception, and with it the signed URL.
+            raise problem
+        return result
+
+    def _note_weight(self) -> None:
+        response = self._client.response
+        used = response.headers.get(_WEIGHT_HEADER, "") if response else ""
+        if used.isascii() and used.isdigit():
+            self.used_weight = int(used)
+
+
+def _client(credentials: Credentials | None, recv_window: int, exchange: Mapping[str, Any]) -> _Client:
+    config: dict[str, Any] = {}
+    if exchange.get("name", "binance") == "binance":
+        config = ccxt.Exchange.deep_extend(
+            deepcopy(exchange.get("ccxt_config") or {}), deepcopy(exchange.get("ccxt_sync_config") or {})
+        )
+    ours = {
+        "apiKey": credentials.key if credentials else None,
+        "secret": credentials.secret if credentials else None,
+        "enableRateLimit": True,
+        "verbose": False,
+        "timeout": min(config.get("timeout", _TIMEOUT_MS), _TIMEOUT_MS),
+        "options": {
+            "defaultType": "spot",
+            "fetchMarkets": {"types": ["spot"]},
+            "fetchMargins": False,
+            "adjustForTimeDifference": True,
+            "recvWindow": recv_window,
+        },
+    }
+    client = _Client(ccxt.Exchange.deep_extend(config, ours))
+    client.has["fetchCurrencies"] = False
+    # ccxt logs signed URLs and the key header at level DEBUG.
+    client.logger = logging.Logger(__name__, logging.CRITICAL + 1)  # noqa: LOG001 - out of any configuration's reach
+    return client
+
+
+def _joined(answers: Sequence[AccountsAnswer]) -> AccountsAnswer:
+    rows: dict[str, Any] = {}
+    for answer in answers:
+        for symbol, row in answer.rows.items():
+            rows[symbol] = Unreadable("its row came twice") if symbol in rows else row
+    return AccountsAnswer(rows=rows, used_weight=answers[-1].used_weight)
+
+
+def _tier(row: Mapping[str, Any]) -> Tier:
+    return Tier(
+        effective_multiple=plain_decimal(row["effectiveMultiple"]),
+        initial_risk_ratio=plain_decimal(row["initialRiskRatio"]),
+        liquidation_risk_ratio=plain_decimal(row["liquidationRiskRatio"]),
+        base_max_borrowable=plain_decimal(row["baseAssetMaxBorrowable"]),
+        quote_max_borrowable=plain_decimal(row["quoteAssetMaxBorrowable"]),
+    )
+
+
+def _translate(error: Exception, response: _Response | None) -> IsolatedMarginError:
+    """Return the package's exception for what ccxt raised, from the response rather than from its class."""
+    if response is None:
+        if not isinstance(error, ccxt.BaseError):
+            # Raised before anything was sent: the secret could not sign, or the key is no header.
+            return CredentialsError(f"the API secret cannot sign a request ({type(error).__name__})")
+        if isinstance(error, ccxt.AuthenticationError):
+            return CredentialsError("the API key or its secret is missing")
+        return UnavailableError(_network_words(error))
+    code, message = _code_and_message(response.body)
+    where = f"HTTP {response.status}" + (f", code {code}" if code is not None else "")
+    if code in _CREDENTIAL_CODES or response.status == _UNAUTHORIZED:
+        return CredentialsError(
+            f"Binance refuses the credentials ({where}){message}", code=code, status=response.status
+        )
+    return UnavailableError(
+        f"Binance does not answer with the account ({where}){message}",
+        code=code,
+        status=response.status,
+        retry_after=_retry_after(response),
+    )
+
+
+def _code_and_message(body: str) -> tuple[int | None, str]:
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, ""
+    if not isinstance(payload, dict):
+        return None, ""
+    code = payload.get("code")
+    message = payload.get("msg")
+    return (
+        code if isinstance(code, int) and not isinstance(code, bool) else None,
+        f": {_harmless(message)}" if isinstance(message, str) and message else "",
+    )
+
+
+def _harmless(text: str) -> str:
+    """Return `text` on one short line, without any word long enough to be a key, a signature or a URL."""
+    words = re.sub(r"[^\x20-\x7e]+", " ", text).split()
+    return " ".join(word if len(word) <= 24 else "…" for word in words)[:160]  # noqa: PLR2004 - keys have 64
+
+
+def _retry_after(response: _Response) -> float:
+    said = response.headers.get("Retry-After", "").strip()
+    if said.isascii() and said.isdigit():
+        return min(float(said[:9]), _LONGEST_WAIT)
+    return _UNSAID_WAIT.get(response.status, 0.0)
+
+
+def _network_words(error: BaseException) -> str:
+    """Say what kept a request from being answered, by the kinds of exceptions behind ccxt's."""
+    causes = list(_causes(error))
+    words: list[tuple[type[BaseException], str]] = [
+        (ssl.SSLError, "TLS fails"),
+        (socket.gaierror, "the host's name does not resolve"),
+        (ConnectionRefusedError, "the connection is refused"),
+        (ccxt.RequestTimeout, "no answer in time"),
+        (TimeoutError, "no answer in time"),
+        (ConnectionError, "the connection breaks off"),
+        (ccxt.NetworkError, "the connection fails"),
+    ]
+    for kind, said in words:
+        if any(isinstance(cause, kind) for cause in causes):
+            return f"Binance cannot be reached: {said}"
+    return f"Binance cannot be asked ({type(error).__name__})"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and everything that it wraps, in its chain, its arguments and urllib3's `reason`."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if not isinstance(cause, BaseException) or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        waiting += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]

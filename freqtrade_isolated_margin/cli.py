@@ -1,0 +1,119 @@
+"""`freqtrade-isolated-margin`: the command. Each subcommand is loaded when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from . import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with `arguments`, by default those of the process; return the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser, commands = _parser()
+    # freqtrade's options take a moment to load, so only the command that is asked for gets its own.
+    for name, (subparser, add_arguments) in commands.items():
+        if name in words[:1]:
+            add_arguments(subparser)
+    parsed = parser.parse_args(words)
+    run: Callable[[argparse.Namespace], int] = parsed.run
+    try:
+        return run(parsed)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough (`… | head`).
+        sys.stderr.close()
+        return 0
+
+
+_AddArguments = Callable[[argparse.ArgumentParser], None]
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, tuple[argparse.ArgumentParser, _AddArguments]]]:
+    parser = argparse.ArgumentParser(
+        prog="freqtrade-isolated-margin",
+        description="Guards freqtrade's entries with Binance's isolated margin accounts.",
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = {}
+    for name, (add_arguments, run, summary, example) in _COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=f"example: %(prog)s {example}".rstrip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        subparser.set_defaults(run=run)
+        commands[name] = (subparser, add_arguments)
+    return parser, commands
+
+
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
+    from .configuration import add_options  # noqa: PLC0415 - only if needed
+
+    add_options(parser)
+    parser.add_argument("pairs", nargs="*", metavar="PAIR", help="pairs to show; default: the whitelist")
+    parser.add_argument("--json", action="store_true", help="print JSON, with the decimals as reported")
+    parser.add_argument("-s", "--strategy", metavar="NAME", help="take this strategy's settings into account")
+    parser.add_argument(
+        "--side", choices=["long", "short"], default="long", help="side of the entries judged"
+    )
+
+
+def _status(parsed: argparse.Namespace) -> int:
+    from .status import run  # noqa: PLC0415 - loads ccxt and freqtrade
+
+    return run(parsed)
+
+
+def _exchange_arguments(parser: argparse.ArgumentParser) -> None:
+    from .localexchange import SCENARIOS  # noqa: PLC0415 - loads FastAPI
+
+    shapes = "\n".join(f"  {name:8} {scenario.description}" for name, scenario in SCENARIOS.items())
+    parser.epilog = f"scenarios:\n{shapes}\n\n{parser.epilog}"
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; default: any free one")
+    parser.add_argument("--scenario", choices=list(SCENARIOS), default="calm", help="default: calm")
+    parser.add_argument("--speed", type=float, default=1.0, help="how many times faster prices move")
+
+
+def _exchange(parsed: argparse.Namespace) -> int:
+    from .localexchange import run  # noqa: PLC0415 - loads FastAPI
+
+    return run(port=parsed.port, scenario=parsed.scenario, speed=parsed.speed)
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, default=75.0, help="how long the bot trades; default: 75")
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from .demo import run  # noqa: PLC0415 - loads nearly everything
+
+    return run(parsed)
+
+
+_COMMANDS: dict[str, tuple[_AddArguments, Callable[[argparse.Namespace], int], str, str]] = {
+    "status": (
+        _status_arguments,
+        _status,
+        "read the accounts once and show what entries may be",
+        "-c user_data/config.json BTC/USDT",
+    ),
+    "exchange": (
+        _exchange_arguments,
+        _exchange,
+        "serve a Binance look-alike on 127.0.0.1",
+        "--port 8123 --scenario fall",
+    ),
+    "demo": (
+        _demo_arguments,
+        _demo,
+        "watch a real freqtrade trade, guarded, against the look-alike",
+        "",
+    ),
+}

@@ -1,0 +1,161 @@
+"""One bot's guard: settings, monitor and verdicts, in the core's words.
+
+It never raises where it is asked for a verdict: what goes wrong inside it is a refusal with a reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from functools import cache
+from typing import Any, Protocol
+
+from .account import PairAccount
+from .adapter import IsolatedMarginAdapter
+from .credentials import ENV_KEY, ENV_SECRET, Credentials, find_credentials
+from .errors import CredentialsError, SettingsError
+from .margin import ONE, ZERO, Side
+from .monitor import Moment, Monitor, Reader, Snapshot
+from .rules import EntryDecision, Outcome, Rule, decide
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Judge(Protocol):
+    """Whoever gives verdicts to a strategy's callbacks."""
+
+    def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:
+        """Return what an entry into `pair` may be now."""
+
+    def account(self, pair: str) -> PairAccount | None:
+        """Return the pair's account if it can be judged now."""
+
+
+class StandIn:
+    """A judge without an account: it gives everybody the same verdict."""
+
+    def __init__(self, outcome: Outcome, why: str) -> None:
+        self.outcome = outcome
+        self._why = why
+
+    def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:  # noqa: ARG002
+        """Return the one verdict."""
+        factor = ONE if self.outcome is Outcome.ALLOW else ZERO
+        return EntryDecision(pair, side, self.outcome, factor, (self._why,), Rule.OFF)
+
+    def account(self, pair: str) -> PairAccount | None:  # noqa: ARG002 - the protocol
+        """Return None: there is no account."""
+        return None
+
+
+class Guard:
+    """Judges entries by the newest accounts, which a `Monitor` reads in the background."""
+
+    def __init__(self, settings: Settings, monitor: Monitor) -> None:
+        self.settings = settings
+        self.monitor = monitor
+        self._max_age = float(settings.max_age_seconds)
+        self._verdicts: tuple[Snapshot | None, dict[tuple[str, Side, Decimal], EntryDecision]] = (None, {})
+        self._unread_since: dict[str, Moment] = {}
+
+    def start(self, pairs: Iterable[str]) -> None:
+        """Begin to read the accounts of `pairs`."""
+        self.monitor.watch(pairs)
+        self.monitor.start()
+
+    def stop(self) -> None:
+        """End reading."""
+        self.monitor.stop()
+
+    def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:
+        """Return what an entry into `pair` may be now. Never raises."""
+        try:
+            return self._decide(pair, side, leverage)
+        except Exception:
+            logger.exception("Judging an entry into %s failed; it is refused.", pair)
+            why = "the account cannot be judged (an error of the guard, see the log)"
+            return EntryDecision(pair, side, Outcome.BLOCK, ZERO, (why,), Rule.UNREADABLE)
+
+    def _decide(self, pair: str, side: Side, leverage: Decimal) -> EntryDecision:
+        snapshot = self.monitor.snapshot
+        reading = self.monitor.reading(pair, snapshot)
+        rules = self.settings.rules_for(pair)
+        if snapshot is None or not 0 <= reading.age_seconds <= self._max_age:
+            return decide(pair, side, reading, rules, self._max_age, leverage)
+        # As long as the account is the same and not too old, so is the verdict.
+        judged, verdicts = self._verdicts
+        if judged is not snapshot:
+            verdicts = {}
+            self._verdicts = (snapshot, verdicts)
+        key = (pair, side, leverage)
+        if key not in verdicts:
+            verdicts[key] = decide(pair, side, reading, rules, self._max_age, leverage)
+        return verdicts[key]
+
+    def account(self, pair: str) -> PairAccount | None:
+        """Return the pair's account if there is one, it is readable and not too old."""
+        reading = self.monitor.reading(pair, self.monitor.snapshot)
+        row = reading.row
+        fresh = 0 <= reading.age_seconds <= self._max_age
+        return row if fresh and isinstance(row, PairAccount) and not row.is_absent else None
+
+    def is_waiting(self, decision: EntryDecision) -> bool:
+        """Whether `decision` refuses only because the first read is still to come, and may yet.
+
+        For up to ``max_age_seconds`` such a refusal is no news: it locks and cancels nothing.
+        """
+        if decision.rule is not Rule.NOT_READ:
+            self._unread_since.pop(decision.pair, None)
+            return False
+        now = Moment.now()
+        return self._unread_since.setdefault(decision.pair, now).age(now) <= self._max_age
+
+
+def exchange_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the configuration's exchange section with the keys that its user wrote.
+
+    freqtrade empties the one that it hands on (`FreqtradeBot.__init__`) and keeps a copy of the original.
+    """
+    original = config.get("original_config") or {}
+    section: Mapping[str, Any] = original.get("exchange") or config.get("exchange") or {}
+    return section
+
+
+def credentials_of(config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Credentials | None:
+    """Return the credentials for a bot with this configuration. Raises as `find_credentials`."""
+    return find_credentials(os.environ if environ is None else environ, exchange_section(config))
+
+
+def build_guard(
+    config: Mapping[str, Any], settings: Settings, environ: Mapping[str, str] | None = None
+) -> Guard:
+    """Build the guard of a bot that trades live or dry with this configuration.
+
+    :raises CredentialsError: where there are no credentials, or half of a pair.
+    :raises SettingsError: where the settings do not fit the bot.
+    """
+    if settings.borrows and str(config.get("trading_mode", "spot")) == "futures":
+        raise SettingsError("isolated_margin.entry_funding: 'borrowed' is impossible for a futures bot")
+    credentials = credentials_of(config, environ)
+    if credentials is None:
+        raise CredentialsError(
+            "isolated_margin: no API key to read the margin accounts with. Set the environment variables "
+            f"{ENV_KEY} and {ENV_SECRET}, or exchange.key and exchange.secret of a bot on binance, or set "
+            '"isolated_margin": {"enabled": false}'
+        )
+    exchange = exchange_section(config)
+
+    def make_reader() -> Reader:
+        return Reader(IsolatedMarginAdapter(credentials, recv_window=settings.recv_window, exchange=exchange))
+
+    monitor = Monitor(make_reader, float(settings.refresh_seconds), borrowed=settings.borrows)
+    return Guard(settings, monitor)
+
+
+@cache
+def say_once(message: str) -> None:
+    """Log `message`, the first time only: the analyses start dozens of strategies in one process."""
+    logger.info(message)

@@ -1,0 +1,295 @@
+"""Isolated margin maths on `Decimal`: pure functions of balances, debts and prices.
+
+Prices are in quote currency per unit of base currency, amounts in units of their asset, levels and
+ratios are plain numbers (1.25 is 125 %), distances are fractions of the index price (0.05 is 5 %).
+
+Sources, named where they are used:
+
+* FAQ: Binance's support article on isolated margin, "Margin Level and Margin Call", with its tables
+  of maximum leverage, initial, margin-call and liquidation ratios.
+* API: the documentation of ``GET /sapi/v1/margin/isolated/account`` and ``isolatedMarginTier``.
+* recorded: answers of that endpoint which their owners have published; the tests reproduce them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import ROUND_DOWN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
+from enum import StrEnum
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ZERO = Decimal(0)
+ONE = Decimal(1)
+INFINITY = Decimal("Infinity")
+
+# Real amounts have at most 20 digits, so their products stay exact. Never the caller's context:
+# a strategy may set a short precision of its own in the thread that asks.
+_CONTEXT = Context(prec=50, traps=[InvalidOperation, DivisionByZero, Overflow])
+
+# A pair's amounts are given to eight places (recorded).
+_QUANTUM = Decimal("1e-8")
+
+
+def exact(function: Callable[P, T]) -> Callable[P, T]:
+    """Run `function` in a decimal context of its own, whatever the caller has set in this thread."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with localcontext(_CONTEXT):
+            return function(*args, **kwargs)
+
+    return run
+
+
+class Side(StrEnum):
+    """The direction of an entry, in freqtrade's words."""
+
+    LONG = "long"
+    SHORT = "short"
+
+
+class Funding(StrEnum):
+    """What pays for an entry."""
+
+    SPOT = "spot"
+    """The bot's spot wallet: the margin account does not change."""
+
+    BORROWED = "borrowed"
+    """A loan in the margin account: assets and debt grow by the entry's value."""
+
+    FREE = "free"
+    """The margin account's own free assets: one asset is swapped for the other."""
+
+
+class Holdings(NamedTuple):
+    """What an isolated margin account owns and owes: total assets and debts (borrowed + interest)."""
+
+    base: Decimal
+    quote: Decimal
+    base_debt: Decimal
+    quote_debt: Decimal
+
+    @property
+    def has_debt(self) -> bool:
+        """Whether anything is owed. This, and no reported level, decides (recorded: 999 and 0 both occur)."""
+        return self.base_debt > 0 or self.quote_debt > 0
+
+
+@exact
+def margin_level(holdings: Holdings, price: Decimal) -> Decimal:
+    """Total assets over total debt, both valued at `price`; infinite without debt.
+
+    Source: FAQ, margin level = total asset value / (total borrowed + total accrued interest); it
+    reproduces the recorded FETUSDT row.
+    """
+    debt = holdings.base_debt * price + holdings.quote_debt
+    if debt == 0:
+        return INFINITY
+    return (holdings.base * price + holdings.quote) / debt
+
+
+@exact
+def liquidation_price(holdings: Holdings, ratio: Decimal) -> Decimal | None:
+    """The price at which the margin level meets `ratio`, or None where no price above zero does.
+
+    ``level(P) = ratio`` solved for P, for longs, shorts and accounts with both debts. Only meaningful
+    while the account's level is above `ratio`: at or below it the account is being liquidated whatever
+    this prints, see `liquidation_distance`.
+    Source: derived from the margin level (FAQ); with ratio 1.1575 it gives the recorded FETUSDT
+    ``liquidatePrice`` to all its eight places.
+    """
+    slope = holdings.base - ratio * holdings.base_debt
+    if slope == 0:
+        return None
+    price = (ratio * holdings.quote_debt - holdings.quote) / slope
+    return price if price > 0 else None
+
+
+@exact
+def distance(price: Decimal, index_price: Decimal) -> Decimal:
+    """How far `price` is from `index_price`, as a fraction of the index price, never negative.
+
+    Source: recorded; ``liquidateRate`` is this times 100 with the sign of the move.
+    """
+    return abs(price - index_price) / index_price
+
+
+@exact
+def liquidation_distance(holdings: Holdings, ratio: Decimal, index_price: Decimal) -> Decimal:
+    """The move of the index price that liquidates, as a fraction of it; infinite where no price does.
+
+    0 where the level at the index price is at or below `ratio`: the account is being liquidated now,
+    and the price formula must not be asked (it can point far away, or below zero).
+    Source: as `liquidation_price`.
+    """
+    if margin_level(holdings, index_price) <= ratio:
+        return ZERO
+    price = liquidation_price(holdings, ratio)
+    return INFINITY if price is None else distance(price, index_price)
+
+
+# Liquidation ratios by the maximum leverage of a tier, as `marginRatio` prints it. Source: FAQ, the
+# newest table (one ratio for all tiers of a pair) and the one before it (a ratio per tier of a 5x pair).
+_TIERS_10X = "10 8.91 8.05 7.36 6.79 6.31 5.91 5.57 5.26 5"
+_TIERS_5X = "5 4.2 3.66 3.28 3"
+_TIERS_3X = "3 2.14 1.8 1.61 1.5"
+_OLDER_5X = "1.150 1.158 1.165 1.173 1.180"
+
+
+def _published() -> dict[Decimal, Decimal]:
+    rows = [(leverage, "1.05") for leverage in _TIERS_10X.split()]
+    rows += [(leverage, "1.15") for leverage in _TIERS_5X.split()]
+    rows += zip(_TIERS_5X.split(), _OLDER_5X.split(), strict=True)
+    rows += [(leverage, "1.18") for leverage in _TIERS_3X.split()]
+    highest: dict[Decimal, Decimal] = {}
+    for leverage, ratio in rows:
+        key = Decimal(leverage)
+        highest[key] = max(highest.get(key, ZERO), Decimal(ratio))
+    return highest
+
+
+PUBLISHED_RATIOS = _published()
+HIGHEST_PUBLISHED_RATIO = max(PUBLISHED_RATIOS.values())
+
+
+def published_liquidation_ratio(margin_ratio: Decimal) -> Decimal:
+    """The highest liquidation ratio that Binance has published for a tier of this maximum leverage.
+
+    `margin_ratio` is the account's ``marginRatio``: the maximum leverage of its tier, not a risk ratio
+    (recorded: "10", "5", "4.2"). A leverage in no table gets the highest ratio of all.
+    Source: FAQ tables; a leverage that stands in two of them takes the ratio that liquidates earlier.
+    """
+    return PUBLISHED_RATIOS.get(margin_ratio, HIGHEST_PUBLISHED_RATIO)
+
+
+class Tier(NamedTuple):
+    """One row of ``isolatedMarginTier``: what may be borrowed, and when it is liquidated (API)."""
+
+    effective_multiple: Decimal
+    initial_risk_ratio: Decimal
+    liquidation_risk_ratio: Decimal
+    base_max_borrowable: Decimal
+    quote_max_borrowable: Decimal
+
+
+def tier_liquidation_ratio(tiers: tuple[Tier, ...], holdings: Holdings) -> Decimal | None:
+    """The liquidation ratio of the tier that the account's debts are in; None without tiers.
+
+    A larger loan means a higher tier, and with both assets borrowed the higher of the two counts; a loan
+    beyond every tier is in the last. Source: API (``isolatedMarginTier``) and FAQ.
+    """
+    if not tiers:
+        return None
+    position = max(
+        _tier_position(holdings.base_debt, [tier.base_max_borrowable for tier in tiers]),
+        _tier_position(holdings.quote_debt, [tier.quote_max_borrowable for tier in tiers]),
+    )
+    return tiers[position].liquidation_risk_ratio
+
+
+def _tier_position(debt: Decimal, limits: list[Decimal]) -> int:
+    fitting = (position for position, limit in enumerate(limits) if debt <= limit)
+    return next(fitting, len(limits) - 1)
+
+
+LOWEST_BELIEVABLE_RATIO = Decimal("1.04")
+HIGHEST_BELIEVABLE_RATIO = Decimal("1.30")
+
+
+def believable_ratio(ratio: Decimal) -> bool:
+    """Whether `ratio` can be a liquidation ratio at all: from 1.04 to 1.30.
+
+    Source: every ratio that Binance has published lies between 1.05 and 1.18 (FAQ).
+    """
+    return LOWEST_BELIEVABLE_RATIO <= ratio <= HIGHEST_BELIEVABLE_RATIO
+
+
+@exact
+def implied_liquidation_ratio(holdings: Holdings, liquidate_price: Decimal) -> Decimal:
+    """The liquidation ratio that a reported liquidation price stands for: the margin level at that price.
+
+    Binance derives ``liquidatePrice`` from the balances and its own ratio, so this gives that ratio back.
+    Source: as `liquidation_price`; the recorded FETUSDT row implies 1.1575.
+    """
+    return margin_level(holdings, liquidate_price)
+
+
+@exact
+def after_entry(holdings: Holdings, value: Decimal, side: Side, price: Decimal, funding: Funding) -> Holdings:
+    """The account after an entry worth `value` (quote currency) at `price`, before fees.
+
+    Borrowed, a long adds the bought base and owes `value` quote; a short owes the sold base and adds
+    `value` quote: assets and debt both grow by `value`. From free assets one asset is swapped for the
+    other, and may end negative where there is not enough of it: that is for the caller to see.
+    Source: FAQ (borrowing adds the same amount to assets and to debt).
+    """
+    if funding is Funding.SPOT:
+        return holdings
+    base, quote, base_debt, quote_debt = holdings
+    amount = value / price
+    if side is Side.LONG:
+        if funding is Funding.BORROWED:
+            return Holdings(base + amount, quote, base_debt, quote_debt + value)
+        return Holdings(base + amount, quote - value, base_debt, quote_debt)
+    if funding is Funding.BORROWED:
+        return Holdings(base, quote + value, base_debt + amount, quote_debt)
+    return Holdings(base - amount, quote + value, base_debt, quote_debt)
+
+
+@exact
+def largest_borrowed_entry(
+    holdings: Holdings,
+    side: Side,
+    price: Decimal,
+    ratio: Decimal,
+    min_level: Decimal,
+    min_distance: Decimal,
+) -> Decimal:
+    """The largest value N (quote currency) such that every borrowed entry from 0 to N keeps both limits.
+
+    Kept are a margin level of at least `min_level` at `price`, and a liquidation distance of at least
+    `min_distance`. 0 where the account does not keep them as it is.
+
+    The distance itself need not move one way as N grows: a short against a long first brings assets and
+    debt closer, then turns the account around. But it is at least d exactly when the level is at least
+    the liquidation ratio at both ``price × (1 - d)`` and ``price × (1 + d)``, since the level moves one way
+    with the price. Each of these, and the level's own limit, reads ``assets(N) - m × debt(N) >= 0``, which is
+    linear in N: what holds at 0 and at N holds between, so the least of the three bounds is the answer.
+    Source: ``(A + N) / (D + N) >= m`` (FAQ), for one price after the other.
+    """
+    bounds = (
+        _borrowed_bound(holdings, side, price, min_level, ONE),
+        _borrowed_bound(holdings, side, price, ratio, ONE - min_distance),
+        _borrowed_bound(holdings, side, price, ratio, ONE + min_distance),
+    )
+    return max(min(bounds), ZERO)
+
+
+def _borrowed_bound(holdings: Holdings, side: Side, price: Decimal, level: Decimal, move: Decimal) -> Decimal:
+    """Return the largest N that keeps the level at `price` × `move` at `level` or more; 0 if 0 does not."""
+    moved = price * move
+    slack = (
+        holdings.base * moved + holdings.quote - level * (holdings.base_debt * moved + holdings.quote_debt)
+    )
+    if slack < 0:
+        return ZERO
+    # What one unit of N adds to the assets and to the debt, valued at the moved price.
+    assets, debt = (move, ONE) if side is Side.LONG else (ONE, move)
+    cost = level * debt - assets
+    return slack / cost if cost > 0 else INFINITY
+
+
+@exact
+def round_down(value: Decimal) -> Decimal:
+    """Cut `value` to the eight places in which the exchange counts amounts, never upwards."""
+    return value.quantize(_QUANTUM, rounding=ROUND_DOWN)
+
+
+@exact
+def one_step_below(value: Decimal) -> Decimal:
+    """Return the next lower amount of eight places, at the lowest 0."""
+    return max(round_down(value) - _QUANTUM, ZERO)

@@ -1,0 +1,339 @@
+"""Keeps the newest accounts and their age.
+
+`Reader` reads once, `Monitor` does so again and again in a thread of its own, and backs off while reading
+fails. Whoever asks gets the newest reading at once, without a lock and without the network.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import NamedTuple
+
+from .account import Absent, AccountsAnswer, PairAccount, Row, Unreadable
+from .adapter import MAX_SYMBOLS, IsolatedMarginAdapter, in_chunks
+from .errors import AnswerError, CredentialsError, IsolatedMarginError, UnavailableError
+from .margin import Tier, tier_liquidation_ratio
+from .rules import Reading
+
+logger = logging.getLogger(__name__)
+
+THREAD_NAME = "isolated-margin-reader"
+
+# Errors that one symbol of several can cause: unknown symbol, and no margin account (API, error codes).
+_SYMBOL_CODES = {-1121, -3003, -11001}
+_TIERS_A_READ = 5
+_TIERS_SECONDS = 24 * 3600.0
+_RETRY_SECONDS = 600.0
+_MARKETS_SECONDS = 3600.0
+_LONGEST_BACKOFF = 60.0
+_CREDENTIALS_BACKOFF = 300.0
+
+
+class Moment(NamedTuple):
+    """One instant on both clocks, in seconds: the monotonic one, and the wall clock's UNIX time."""
+
+    monotonic: float
+    wall: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        """Read both clocks."""
+        return cls(time.monotonic(), time.time())
+
+    def age(self, now: Moment) -> float:
+        """Return the seconds since this moment: the larger of what the two clocks say.
+
+        The monotonic clock stands still while a machine is suspended, the wall clock can be set.
+        """
+        return max(now.monotonic - self.monotonic, now.wall - self.wall)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that one read of the accounts told. `asked_at` is from before the request was sent."""
+
+    asked_at: Moment
+    rows: Mapping[str, Row]
+    """By pair."""
+    symbols: Mapping[str, str]
+    """The market ids of the pairs that have one."""
+    ratios: Mapping[str, Decimal] = field(default_factory=dict)
+    """Liquidation ratios by pair, where the exchange has told the tiers."""
+    used_weight: int | None = None
+    pause: float = 0.0
+    """Seconds that the exchange asks to wait although the accounts were read."""
+
+    @property
+    def read_at(self) -> datetime:
+        """When the accounts were asked for, in UTC."""
+        return datetime.fromtimestamp(self.asked_at.wall, UTC)
+
+    def reading(self, pair: str, now: Moment, trouble: str | None = None) -> Reading:
+        """Return what was read of the pair's account, and how old it is at `now`."""
+        return Reading(
+            row=self.rows.get(pair),
+            age_seconds=self.asked_at.age(now),
+            read_at=self.read_at,
+            liquidation_ratio=self.ratios.get(pair),
+            trouble=trouble,
+        )
+
+
+class Reader:
+    """Reads the accounts of some pairs once, and remembers what need not be asked again."""
+
+    def __init__(self, adapter: IsolatedMarginAdapter, clock: Callable[[], Moment] = Moment.now) -> None:
+        self._adapter = adapter
+        self._clock = clock
+        self._all_only = False
+        self._absent: set[str] = set()
+        self._refused: dict[str, tuple[Unreadable, Moment]] = {}
+        self._tiers: dict[str, tuple[tuple[Tier, ...], Moment]] = {}
+        self._markets_at: Moment | None = None
+
+    def read(self, pairs: Collection[str] | None = None, *, borrowed: bool = False) -> Snapshot:
+        """Read the accounts of `pairs`, or of every pair that has one.
+
+        `borrowed` asks for the tiers of accounts without debt too.
+
+        :raises IsolatedMarginError: where nothing could be learnt of any account.
+        """
+        symbols = self._symbols(pairs)
+        asked_at = self._clock()
+        answer = self._ask(None if pairs is None else set(symbols.values()))
+        if pairs is None:
+            known = self._adapter.pairs()
+            symbols = {known[symbol]: symbol for symbol in answer.rows if symbol in known}
+        rows: dict[str, Row] = dict.fromkeys(pairs or (), Unreadable("it has no spot market on Binance"))
+        found, pause = self._found(answer, set(symbols.values()))
+        rows |= {pair: found[symbol] for pair, symbol in symbols.items()}
+        ratios, tiers_pause = self._ratios(symbols, rows, borrowed=borrowed)
+        return Snapshot(
+            asked_at=asked_at,
+            rows=MappingProxyType(rows),
+            symbols=MappingProxyType(symbols),
+            ratios=MappingProxyType(ratios),
+            used_weight=answer.used_weight,
+            pause=max(pause, tiers_pause),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._adapter.close()
+
+    def _symbols(self, pairs: Collection[str] | None) -> dict[str, str]:
+        self._adapter.load_markets()
+        self._markets_at = self._markets_at or self._clock()
+        ids = self._adapter.market_ids(list(pairs or ()))
+        if None in ids.values() and self._markets_at.age(self._clock()) > _MARKETS_SECONDS:
+            self._markets_at = self._clock()
+            self._adapter.load_markets(reload=True)
+            ids = self._adapter.market_ids(list(ids))
+        return {pair: symbol for pair, symbol in ids.items() if symbol is not None}
+
+    def _ask(self, symbols: set[str] | None) -> AccountsAnswer:
+        if not symbols or len(symbols) > MAX_SYMBOLS or self._all_only:
+            return self._adapter.fetch()
+        try:
+            answer = self._adapter.fetch(sorted(symbols))
+        except UnavailableError as error:
+            if error.code not in _SYMBOL_CODES or len(symbols) == 1:
+                raise
+            # One of them spoils the request for all: from now on only that one shall suffer.
+            self._all_only = True
+            return self._adapter.fetch()
+        missing = {
+            symbol: Unreadable("the answer has no row for it") for symbol in symbols - answer.rows.keys()
+        }
+        return AccountsAnswer(rows={**answer.rows, **missing}, used_weight=answer.used_weight)
+
+    def _found(self, answer: AccountsAnswer, symbols: set[str]) -> tuple[dict[str, Row], float]:
+        """Return the row of every symbol, and how long the exchange asks to wait before it is asked more."""
+        rows: dict[str, Row] = {symbol: answer.rows[symbol] for symbol in symbols & answer.rows.keys()}
+        missing = symbols - rows.keys()
+        self._absent -= rows.keys()
+        for symbol in missing & self._absent:
+            rows[symbol] = Absent("no isolated margin account")
+        now = self._clock()
+        for symbol, (row, since) in self._refused.items():
+            if symbol in missing and since.age(now) < _RETRY_SECONDS:
+                rows[symbol] = row
+        asked, pause = self._ask_once_more(sorted(missing - rows.keys()))
+        return rows | asked, pause
+
+    def _ask_once_more(self, symbols: list[str]) -> tuple[dict[str, Row], float]:
+        """Ask by name for what an answer for all accounts did not have: only then may it count as absent."""
+        rows: dict[str, Row] = {
+            symbol: Unreadable("the answer for all accounts has no row for it") for symbol in symbols
+        }
+        waiting = in_chunks(symbols)
+        while waiting:
+            chunk = waiting.pop(0)
+            try:
+                answer = self._adapter.fetch(chunk)
+            except IsolatedMarginError as error:
+                if error.code not in _SYMBOL_CODES:
+                    return rows, error.retry_after if isinstance(error, UnavailableError) else 0.0
+                if len(chunk) > 1:
+                    waiting += [[symbol] for symbol in chunk]
+                    continue
+                rows[chunk[0]] = Unreadable(str(error))
+                self._refused[chunk[0]] = (Unreadable(str(error)), self._clock())
+                continue
+            for symbol in chunk:
+                rows[symbol] = answer.rows.get(symbol, Absent("no isolated margin account"))
+                if _is_absent(rows[symbol]):
+                    self._absent.add(symbol)
+        return rows, 0.0
+
+    def _ratios(
+        self, symbols: Mapping[str, str], rows: Mapping[str, Row], *, borrowed: bool
+    ) -> tuple[dict[str, Decimal], float]:
+        ratios: dict[str, Decimal] = {}
+        pause, left = 0.0, _TIERS_A_READ
+        for pair, symbol in symbols.items():
+            row = rows[pair]
+            if not isinstance(row, PairAccount) or row.is_absent or not (row.has_debt or borrowed):
+                continue
+            if self._tiers_are_due(symbol) and left and not pause:
+                left -= 1
+                pause = self._read_tiers(symbol)
+            tiers, _ = self._tiers.get(symbol, ((), None))
+            ratio = tier_liquidation_ratio(tiers, row.holdings)
+            if ratio is not None:
+                ratios[pair] = ratio
+        return ratios, pause
+
+    def _tiers_are_due(self, symbol: str) -> bool:
+        tiers, since = self._tiers.get(symbol, ((), None))
+        keep = _TIERS_SECONDS if tiers else _RETRY_SECONDS
+        return since is None or since.age(self._clock()) > keep
+
+    def _read_tiers(self, symbol: str) -> float:
+        """Read one symbol's tiers; without them its ratio comes from the published tables. Returns a wait."""
+        try:
+            self._tiers[symbol] = (self._adapter.fetch_tiers(symbol), self._clock())
+        except IsolatedMarginError as error:
+            logger.debug("The tiers of %s cannot be read: %s", symbol, error)
+            # What was known stays better than nothing.
+            old, _ = self._tiers.get(symbol, ((), None))
+            self._tiers[symbol] = (old, self._clock())
+            return error.retry_after if isinstance(error, UnavailableError) else 0.0
+        return 0.0
+
+
+def _is_absent(row: Row) -> bool:
+    return isinstance(row, Absent) or (isinstance(row, PairAccount) and row.is_absent)
+
+
+class Monitor:
+    """Reads in the background, from `start` until `stop`, and hands out the newest reading of a pair.
+
+    `reading` and `watch` may be called from any thread, do no input or output, and never raise.
+    """
+
+    def __init__(
+        self,
+        make_reader: Callable[[], Reader],
+        refresh_seconds: float,
+        *,
+        borrowed: bool = False,
+        clock: Callable[[], Moment] = Moment.now,
+    ) -> None:
+        self._make_reader = make_reader
+        self._refresh_seconds = refresh_seconds
+        self._borrowed = borrowed
+        self._clock = clock
+        self._pairs: frozenset[str] = frozenset()
+        self._snapshot: Snapshot | None = None
+        self._problem: IsolatedMarginError | None = None
+        self._failures = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The newest successful read; the same object until the next one."""
+        return self._snapshot
+
+    @property
+    def problem(self) -> IsolatedMarginError | None:
+        """Why the newest attempt to read failed; None if it did not."""
+        return self._problem
+
+    def watch(self, pairs: Iterable[str]) -> None:
+        """Read the accounts of `pairs` from the next refresh on."""
+        self._pairs = frozenset(pairs)
+
+    def start(self) -> None:
+        """Begin to read, or begin again where the thread has died."""
+        if self._thread and self._thread.is_alive():
+            return
+        if self._thread:
+            logger.error("The thread that reads the isolated margin accounts has died; starting another.")
+        self._thread = threading.Thread(target=self._run, args=(self._stop,), name=THREAD_NAME, daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """End reading. A request that is under way is not waited for longer than `timeout` seconds."""
+        self._stop.set()
+        if self._thread and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+        self._stop, self._thread = threading.Event(), None
+
+    def reading(self, pair: str, snapshot: Snapshot | None) -> Reading:
+        """Return what `snapshot`, the newest, knows of the pair's account, and its age now."""
+        trouble = str(self._problem) if self._problem else None
+        if snapshot is None:
+            return Reading(None, trouble=trouble)
+        return snapshot.reading(pair, self._clock(), trouble)
+
+    def _run(self, stop: threading.Event) -> None:
+        reader = self._make_reader()
+        try:
+            while not stop.is_set():
+                started = time.monotonic()
+                wait = self._attempt(reader)
+                stop.wait(max(wait - (time.monotonic() - started), 0.0))
+        finally:
+            reader.close()
+
+    def _attempt(self, reader: Reader) -> float:
+        """Read once; return the seconds from its start to the next."""
+        try:
+            snapshot = reader.read(self._pairs, borrowed=self._borrowed)
+        except IsolatedMarginError as error:
+            return self._failed(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread lives on and the account ages
+            return self._failed(AnswerError(f"reading fails unexpectedly ({type(error).__name__})"))
+        self._snapshot = snapshot
+        if self._problem:
+            logger.info("The isolated margin accounts are read again, after %s failures.", self._failures)
+        self._problem, self._failures = None, 0
+        return max(self._refresh_seconds, snapshot.pause)
+
+    def _failed(self, problem: IsolatedMarginError) -> float:
+        changed = str(problem) != str(self._problem)
+        self._problem = problem
+        self._failures += 1
+        wait = self._backoff(problem)
+        if changed:
+            logger.warning(
+                "The isolated margin accounts cannot be read: %s. Next attempt in %.0f s.", problem, wait
+            )
+        return wait
+
+    def _backoff(self, problem: IsolatedMarginError) -> float:
+        longest = _CREDENTIALS_BACKOFF if isinstance(problem, CredentialsError) else _LONGEST_BACKOFF
+        # Twice as long after each failure, and spread, so that many bots do not ask in step.
+        doubled = self._refresh_seconds * 2.0 ** min(self._failures - 1, 16) * random.uniform(1.0, 1.2)
+        asked_for = problem.retry_after if isinstance(problem, UnavailableError) else 0.0
+        return max(min(doubled, longest), self._refresh_seconds, asked_for)

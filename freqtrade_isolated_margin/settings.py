@@ -1,0 +1,149 @@
+"""The section `isolated_margin` of a freqtrade configuration, validated strictly.
+
+A strategy may carry the same section as an attribute; the configuration wins over the attribute, and
+both over the defaults, merged deeply. A setting that is misspelt or impossible raises `SettingsError`
+with its name and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, StrictBool, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from .errors import SettingsError
+from .rules import Number, Rules, StrictSettings
+
+T = TypeVar("T", bound=StrictSettings)
+
+SECTION = "isolated_margin"
+
+_PAIR = re.compile(r"[^\s/:]+/[^\s/:]+(:[^\s/:]+)?")
+
+
+def spot_pair(pair: str) -> str:
+    """Return the name of `pair` in settings: a futures pair's settlement suffix does not count."""
+    return pair.partition(":")[0]
+
+
+class Settings(Rules):
+    """The whole section: the rules for all pairs, and how the accounts are read."""
+
+    enabled: StrictBool = True
+    refresh_seconds: Annotated[Number, Field(ge=0.5, le=3600)] = Number(10)
+    """Seconds from one read of the accounts to the next."""
+    max_age_seconds: Annotated[Number, Field(le=86400)] = Number(60)
+    """Seconds after which an account counts as too old to allow an entry."""
+    recv_window: Annotated[int, Field(strict=True, ge=1, le=60000)] = 10000
+    """Milliseconds for which the exchange takes a signed request."""
+    pairs: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Changes of the rules for single pairs."""
+
+    @field_validator("pairs")
+    @classmethod
+    def _known_form(cls, pairs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        seen: set[str] = set()
+        for pair in pairs:
+            if not _PAIR.fullmatch(pair):
+                raise ValueError(f"has {pair!r}, which is not a pair such as 'BTC/USDT'")
+            if spot_pair(pair) in seen:
+                raise ValueError(f"names {spot_pair(pair)!r} twice")
+            seen.add(spot_pair(pair))
+        return pairs
+
+    @model_validator(mode="after")
+    def _age_beyond_refresh(self) -> Settings:
+        if self.max_age_seconds <= self.refresh_seconds:
+            raise ValueError(
+                f"max_age_seconds ({self.max_age_seconds}) must be more than refresh_seconds "
+                f"({self.refresh_seconds}), or every account is too old before the next is read"
+            )
+        return self
+
+    @classmethod
+    def load(cls, section: object = None, attribute: object = None) -> Settings:
+        """Merge the configuration's section over a strategy's attribute over the defaults.
+
+        :raises SettingsError: where a setting is misspelt or impossible, also for a single pair.
+        """
+        merged = _merge(_mapping(attribute, "the strategy's attribute"), _mapping(section, "the section"))
+        settings = _validated(cls, merged, SECTION)
+        # Computed once here, so that a pair's impossible rules stop the start and not an entry.
+        _ = settings._pair_rules  # noqa: SLF001 - its own
+        return settings
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The rules of every pair that `pairs` does not name."""
+        return Rules.model_validate({name: getattr(self, name) for name in Rules.model_fields})
+
+    @cached_property
+    def _pair_rules(self) -> dict[str, Rules]:
+        common = {name: _plain(getattr(self, name)) for name in Rules.model_fields}
+        return {
+            spot_pair(pair): _validated(Rules, _merge(common, changes), f"{SECTION}.pairs.{pair}")
+            for pair, changes in self.pairs.items()
+        }
+
+    def rules_for(self, pair: str) -> Rules:
+        """Return the rules of `pair`; a futures pair has those of its spot pair."""
+        return self._pair_rules.get(spot_pair(pair), self.rules)
+
+    @property
+    def borrows(self) -> bool:
+        """Whether any pair's entries are placed in the margin account on borrowed money."""
+        every = (self.rules, *self._pair_rules.values())
+        return any(rules.entry_funding == "borrowed" for rules in every)
+
+
+def _mapping(value: object, what: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{SECTION}: {what} must be an object with settings, not {type(value).__name__}")
+    return value
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, StrictSettings) else value
+
+
+def _validated(model: type[T], values: Mapping[str, Any], where: str) -> T:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        raise SettingsError("; ".join(_explain(problem, model, where) for problem in problems)) from None
+
+
+def _explain(problem: ErrorDetails, model: type[StrictSettings], where: str) -> str:
+    path = [str(part) for part in problem["loc"]]
+    name = ".".join([where, *path])
+    if problem["type"] == "extra_forbidden":
+        return f"{name} is not a setting{_suggestion(path, model)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {message[:1].lower()}{message[1:]}"
+
+
+def _suggestion(path: list[str], model: type[StrictSettings]) -> str:
+    fields = model.model_fields
+    for part in path[:-1]:
+        inner = fields[part].annotation
+        fields = inner.model_fields if isinstance(inner, type) and issubclass(inner, StrictSettings) else {}
+    close = difflib.get_close_matches(path[-1], fields, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (allowed: {', '.join(sorted(fields))})"

@@ -1,0 +1,185 @@
+"""`freqtrade-isolated-margin status`: reads the accounts once and shows what entries may be."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from .account import Absent, PairAccount, Row
+from .adapter import IsolatedMarginAdapter
+from .configuration import has_dynamic_pairs, load_config, load_settings, whitelist
+from .errors import CredentialsError, IsolatedMarginError
+from .guard import credentials_of, exchange_section
+from .margin import Side
+from .monitor import Moment, Reader, Snapshot
+from .rules import EntryDecision, Outcome, decide, plain
+from .settings import Settings
+
+EXIT_FREE, EXIT_BLOCKED, EXIT_ERROR = 0, 1, 2
+
+
+class Line(NamedTuple):
+    """What is shown of one pair."""
+
+    pair: str
+    symbol: str | None
+    row: Row | None
+    decision: EntryDecision
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; return its exit status."""
+    try:
+        config = load_config(arguments)
+        settings = load_settings(config, arguments.strategy)
+        snapshot, pairs = _read(config, settings, arguments.pairs)
+    except IsolatedMarginError as error:
+        _print_error(error, as_json=arguments.json)
+        return EXIT_ERROR
+    lines = [_line(pair, snapshot, settings, Side(arguments.side)) for pair in pairs]
+    if arguments.json:
+        print(json.dumps(_as_json(snapshot, lines), indent=1))  # noqa: T201 - the command's output
+    else:
+        _print_table(snapshot, lines, settings)
+    return EXIT_BLOCKED if any(line.decision.blocks for line in lines) else EXIT_FREE
+
+
+def _read(config: dict[str, Any], settings: Settings, asked: Sequence[str]) -> tuple[Snapshot, list[str]]:
+    credentials = credentials_of(config, os.environ)
+    if credentials is None:
+        raise CredentialsError(
+            "no API key is set: set ISOLATED_MARGIN_API_KEY and ISOLATED_MARGIN_API_SECRET, or exchange.key "
+            "and exchange.secret of a configuration for binance"
+        )
+    adapter = IsolatedMarginAdapter(
+        credentials, recv_window=settings.recv_window, exchange=exchange_section(config)
+    )
+    try:
+        adapter.load_markets()
+        pairs: list[str] | None = list(dict.fromkeys(asked))
+        if not pairs:
+            dynamic = has_dynamic_pairs(config)
+            pairs = None if dynamic else whitelist(config, adapter.pairs().values())
+        snapshot = Reader(adapter).read(pairs, borrowed=settings.borrows)
+    finally:
+        adapter.close()
+    return snapshot, sorted(_active(snapshot)) if pairs is None else pairs
+
+
+def _active(snapshot: Snapshot) -> list[str]:
+    return [pair for pair, row in snapshot.rows.items() if _kind(row) != "absent"]
+
+
+def _line(pair: str, snapshot: Snapshot, settings: Settings, side: Side) -> Line:
+    reading = snapshot.reading(pair, Moment.now())
+    decision = decide(pair, side, reading, settings.rules_for(pair), float(settings.max_age_seconds))
+    return Line(pair, snapshot.symbols.get(pair), reading.row, decision)
+
+
+def _kind(row: Row | None) -> str:
+    if isinstance(row, Absent) or (isinstance(row, PairAccount) and row.is_absent):
+        return "absent"
+    return "active" if isinstance(row, PairAccount) else "unreadable"
+
+
+# ----- JSON
+
+
+def _as_json(snapshot: Snapshot, lines: list[Line]) -> dict[str, Any]:
+    return {
+        "read_at": snapshot.read_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "used_weight": snapshot.used_weight,
+        "pairs": [_pair_json(line) for line in lines],
+    }
+
+
+def _pair_json(line: Line) -> dict[str, Any]:
+    row, decision = line.row, line.decision
+    account = row if isinstance(row, PairAccount) and _kind(row) == "active" else None
+    owing = account if account and account.has_debt else None
+    liquidates = owing is not None and owing.liquidate_price > 0
+    room = decision.liquidation_distance
+    return {
+        "pair": line.pair,
+        "symbol": line.symbol,
+        "account": _kind(row),
+        "margin_level": _text(owing.margin_level if owing else None),
+        "status": str(account.margin_level_status) if account else None,
+        "index_price": _text(account.index_price if account else None),
+        "liquidation_price": _text(owing.liquidate_price if owing and liquidates else None),
+        "liquidation_distance": None if room is None else plain(room, 8),
+        "debt": account.has_debt if account else None,
+        "decision": str(decision.outcome),
+        "stake_factor": plain(decision.factor, 8),
+        "max_stake": _text(decision.max_stake),
+        "reasons": list(decision.reasons),
+    }
+
+
+def _text(value: Decimal | None) -> str | None:
+    # As reported, its trailing zeros included, and never with an exponent.
+    return None if value is None else f"{value:f}"
+
+
+def _print_error(error: IsolatedMarginError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": {"kind": error.kind, "message": str(error)}}))  # noqa: T201
+    else:
+        print(f"{error.kind}: {error}", file=sys.stderr)  # noqa: T201
+
+
+# ----- table
+
+_STYLES = {Outcome.ALLOW: "green", Outcome.SHRINK: "yellow", Outcome.BLOCK: "bold red"}
+
+
+def _print_table(snapshot: Snapshot, lines: list[Line], settings: Settings) -> None:
+    from rich.console import Console  # noqa: PLC0415 - not for --json
+    from rich.table import Table  # noqa: PLC0415
+
+    title = f"Isolated margin accounts, {snapshot.read_at:%Y-%m-%d %H:%M:%S} UTC"
+    table = Table(title=title, title_justify="left")
+    for name in ("Pair", "Account", "Status"):
+        table.add_column(name, no_wrap=True)
+    for name in ("Level", "Index price", "Liquidation", "Distance"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Entry", no_wrap=True)
+    table.add_column("Why", overflow="fold", ratio=1)
+    for line in lines:
+        table.add_row(*_cells(line))
+    console = Console()
+    console.print(table)
+    if not lines:
+        console.print("No pair to show: no account, or an empty whitelist.")
+    if not settings.enabled:
+        console.print('[yellow]The guard is off ("enabled": false): no entry is refused by the above.')
+
+
+def _cells(line: Line) -> list[str]:
+    shown = _pair_json(line)
+    decision = line.decision
+    style = _STYLES[decision.outcome]
+    share = f" × {decision.factor:.4f}" if decision.outcome is Outcome.SHRINK else ""
+    if decision.max_stake is not None and not decision.blocks:
+        share += f" ≤ {decision.max_stake:f}"
+    room = decision.liquidation_distance
+    return [
+        line.pair,
+        shown["account"],
+        (shown["status"] or "–").replace("_", " ").lower(),
+        _short(shown["margin_level"], 4),
+        shown["index_price"] or "–",
+        shown["liquidation_price"] or "–",
+        "–" if room is None else f"{plain(room * 100, 2)} %",
+        f"[{style}]{decision.outcome}{share}[/]",
+        "; ".join(decision.reasons),
+    ]
+
+
+def _short(number: str | None, places: int) -> str:
+    return "–" if number is None else plain(Decimal(number), places)

@@ -1,0 +1,501 @@
+"""`IsolatedMarginMixin`: puts the guard around a freqtrade strategy's callbacks.
+
+freqtrade places the trade where a callback raises or is not overridden, and a strategy may override a
+callback without calling `super()`. So the mixin does not rely on inheritance: every subclass gets a
+wrapper around whatever its callbacks resolve to (`__init_subclass__`), and only the outermost wrapper
+acts, once per call, whatever chain of `super()` runs inside it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from math import isfinite, isnan, nextafter
+from typing import Any, ClassVar, NamedTuple
+
+from freqtrade.enums import TRADE_MODES
+from freqtrade.exceptions import ConfigurationError, OperationalException
+from freqtrade.exchange import timeframe_to_next_date
+from freqtrade.persistence import PairLocks, Trade
+from freqtrade.strategy import IStrategy
+from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
+
+from .account import PairAccount
+from .errors import CredentialsError, SettingsError
+from .guard import Guard, Judge, StandIn, build_guard, say_once
+from .margin import ONE, Side, exact
+from .protection import make_loadable
+from .rules import EntryDecision, Outcome, Rule
+from .settings import SECTION, Settings, spot_pair
+
+logger = logging.getLogger(__name__)
+
+LOCK_PREFIX = "isolated margin: "
+"""How the reason of every lock of the mixin begins."""
+
+# Relative; freqtrade computes an order's amount and back in floats.
+_FLOAT_SLACK = 1e-9
+
+
+class _Lock(NamedTuple):
+    reason: str
+    until: datetime
+
+
+class IsolatedMarginMixin(IStrategy):  # type: ignore[misc]
+    """Guards a strategy's entries with its pairs' isolated margin accounts on Binance.
+
+    Live and dry it reads the accounts in the background, vetoes, shrinks and locks entries, and never
+    hinders an exit. In backtesting, hyperopt and the analyses it stands down. Write it before `IStrategy`:
+    ``class MyStrategy(IsolatedMarginMixin, IStrategy)``.
+    """
+
+    isolated_margin: ClassVar[Mapping[str, Any]] = {}
+    """Settings of this strategy; those in the configuration's section of the same name win over them."""
+
+    _margin_judge: Judge | None = None
+    _margin_locks: dict[str, _Lock] | None = None
+    _margin_told: dict[str, tuple[Outcome, Rule]] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, handler in _HANDLERS.items():
+            setattr(cls, name, _guarded(name, handler, inspect.getattr_static(cls, name)))
+        cls.protections = _Protections(inspect.getattr_static(cls, "protections"))
+
+    def margin_account(self, pair: str) -> PairAccount | None:
+        """Return the pair's account as last read; None if it has none, or it cannot be judged now."""
+        return _judge(self).account(pair)
+
+    def margin_decision(self, pair: str, side: str = "long") -> EntryDecision:
+        """Return what an entry into `pair` may be now, and why. Outside of live and dry runs: anything."""
+        return _judge(self).decision(pair, Side(side))
+
+    def margin_lock(self, pair: str, side: str = "long") -> tuple[str, Rule] | None:
+        """Return the sides on which `pair` should be locked now, and by which rule; None if on none."""
+        judge = _judge(self)
+        asked = judge.decision(pair, Side(side))
+        if not asked.blocks or (isinstance(judge, Guard) and judge.is_waiting(asked)):
+            return None
+        other = judge.decision(pair, Side.SHORT if side == Side.LONG else Side.LONG)
+        return ("*" if other.blocks or not self.can_short else str(side)), asked.rule
+
+    def ft_bot_start(self, **kwargs: Any) -> None:
+        """Start guarding, before the strategy's own `bot_start` (freqtrade's hook)."""
+        settings = _settings(self)
+        if self.config.get("runmode") not in TRADE_MODES:
+            say_once("The isolated margin guard stands down outside of live and dry runs.")
+            self._margin_judge = StandIn(Outcome.ALLOW, "the guard stands down outside of live and dry runs")
+        elif not settings.enabled:
+            logger.warning('The isolated margin guard is off ("isolated_margin": {"enabled": false}).')
+            self._margin_judge = StandIn(Outcome.ALLOW, "the guard is off (enabled false)")
+        else:
+            _start_guard(self, settings)
+        super().ft_bot_start(**kwargs)
+        make_loadable(self)
+        if isinstance(self._margin_judge, Guard):
+            check_guarded(self)
+
+    def ft_bot_cleanup(self) -> None:
+        """Stop reading (freqtrade's hook)."""
+        judge, self._margin_judge = self._margin_judge, None
+        try:
+            if isinstance(judge, Guard):
+                judge.stop()
+        except Exception:
+            logger.exception("Stopping to read the isolated margin accounts failed.")
+        super().ft_bot_cleanup()
+
+
+def _settings(strategy: IsolatedMarginMixin) -> Settings:
+    try:
+        return Settings.load(strategy.config.get(SECTION), strategy.isolated_margin)
+    except SettingsError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _start_guard(strategy: IsolatedMarginMixin, settings: Settings) -> None:
+    try:
+        guard = build_guard(strategy.config, settings)
+    except (SettingsError, CredentialsError) as error:
+        raise ConfigurationError(str(error)) from None
+    _check_pairs(strategy, settings)
+    strategy._margin_locks, strategy._margin_told = None, {}
+    strategy._margin_judge = guard
+    guard.start(strategy.dp.current_whitelist())
+    logger.info(
+        "The isolated margin guard reads the accounts every %g s; entries are refused until it has.",
+        settings.refresh_seconds,
+    )
+
+
+def _check_pairs(strategy: IsolatedMarginMixin, settings: Settings) -> None:
+    """Refuse rules for a pair that does not exist: a misspelt one would leave the meant one unchanged."""
+    exchange = getattr(strategy.dp, "_exchange", None)
+    known = {spot_pair(pair) for pair in exchange.markets} if exchange else set()
+    for pair in settings.pairs:
+        if known and spot_pair(pair) not in known:
+            raise ConfigurationError(f"{SECTION}.pairs.{pair}: the exchange has no such pair")
+
+
+_OFF_DUTY = StandIn(Outcome.ALLOW, "the guard stands down outside of live and dry runs")
+_NOT_STARTED = StandIn(
+    Outcome.BLOCK, "the guard was not started (does something override ft_bot_start without super()?)"
+)
+
+
+def _judge(strategy: IsolatedMarginMixin) -> Judge:
+    """Return the strategy's judge. One that trades without having been started refuses everything."""
+    started = strategy._margin_judge
+    if started is not None:
+        return started
+    return _NOT_STARTED if strategy.config.get("runmode") in TRADE_MODES else _OFF_DUTY
+
+
+# ----- the wrappers around a strategy's callbacks
+
+_Handler = Callable[[IsolatedMarginMixin, Judge, Callable[..., Any], dict[str, Any]], Any]
+
+
+def _guarded(name: str, handler: _Handler, inner: Any) -> Callable[..., Any]:
+    """Return a callback that asks `inner`, and then the guard if it is the outermost of its strategy."""
+
+    # `wraps` keeps the qualified name too: freqtrade tells by it whether the user has overridden it.
+    @functools.wraps(inner.__func__ if isinstance(inner, staticmethod | classmethod) else inner)
+    def callback(self: IsolatedMarginMixin, *args: Any, **kwargs: Any) -> Any:
+        bound = inner.__get__(self, type(self)) if hasattr(type(inner), "__get__") else inner
+        judge = _judge(self)
+        off_duty = isinstance(judge, StandIn) and judge.outcome is Outcome.ALLOW
+        if off_duty or inspect.getattr_static(type(self), name) is not callback:
+            return bound(*args, **kwargs)
+        if args:
+            kwargs |= zip(_PARAMETERS[name], args, strict=False)
+        return handler(self, judge, bound, kwargs)
+
+    callback._margin_guarded = True  # type: ignore[attr-defined]
+    return callback
+
+
+def _own_result(bound: Callable[..., Any], kwargs: dict[str, Any], default: Any) -> Any:
+    """Call the strategy's own callback, and treat it as freqtrade would where it raises."""
+
+    # Without arguments here, since freqtrade has already copied the trade for it.
+    @functools.wraps(bound)
+    def call() -> Any:
+        return bound(**kwargs)
+
+    return strategy_safe_wrapper(call, default_retval=default, supress_error=True)()
+
+
+def _refusing(refusal: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Turn what raises inside the guard into `refusal`: freqtrade would go ahead."""
+
+    def decorate(judged: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(judged)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return judged(*args, **kwargs)
+            except Exception:
+                logger.exception("The isolated margin guard failed; the entry is refused.")
+                return refusal
+
+        return run
+
+    return decorate
+
+
+def _confirm_trade_entry(
+    strategy: IsolatedMarginMixin, judge: Judge, bound: Callable[..., Any], kwargs: dict[str, Any]
+) -> Any:
+    own = _own_result(bound, kwargs, default=True)
+    return own if own and _may_enter(strategy, judge, kwargs) else False
+
+
+@_refusing(refusal=False)
+def _may_enter(strategy: IsolatedMarginMixin, judge: Judge, kwargs: dict[str, Any]) -> bool:
+    decision = judge.decision(kwargs["pair"], Side(kwargs["side"]))
+    if decision.blocks:
+        _log_refusal(strategy, decision)
+        return False
+    if decision.max_stake is not None:
+        # The stake was cut to it already; this catches what freqtrade or a strategy changed since.
+        value = float(kwargs["amount"]) * float(kwargs["rate"])
+        if not value <= float(decision.max_stake) * (1 + _FLOAT_SLACK):
+            logger.info("Entry refused, its value %s is above the largest that is safe: %s", value, decision)
+            return False
+    return True
+
+
+def _custom_stake_amount(
+    strategy: IsolatedMarginMixin, judge: Judge, bound: Callable[..., Any], kwargs: dict[str, Any]
+) -> Any:
+    own = _own_result(bound, kwargs, default=kwargs["proposed_stake"])
+    return _cut_entry(strategy, judge, own, kwargs)
+
+
+@_refusing(refusal=0.0)
+def _cut_entry(strategy: IsolatedMarginMixin, judge: Judge, own: Any, kwargs: dict[str, Any]) -> Any:
+    decision = judge.decision(kwargs["pair"], Side(kwargs["side"]), Decimal(str(kwargs["leverage"])))
+    return _cut(strategy, decision, own, kwargs["min_stake"], kwargs["max_stake"])
+
+
+def _adjust_trade_position(
+    strategy: IsolatedMarginMixin, judge: Judge, bound: Callable[..., Any], kwargs: dict[str, Any]
+) -> Any:
+    own = _own_result(bound, kwargs, default=None)
+    stake, *tag = own if isinstance(own, tuple) and own else (own,)
+    if not _is_increase(stake):
+        return own
+    cut = _cut_increase(strategy, judge, stake, kwargs)
+    if cut is stake:
+        return own
+    if not cut:
+        return None
+    return (cut, *tag) if tag else cut
+
+
+def _is_increase(stake: Any) -> bool:
+    # As freqtrade asks it (`check_and_call_adjust_trade_position`); what cannot be compared is no increase.
+    try:
+        return bool(stake is not None and stake > 0.0)
+    except Exception:  # noqa: BLE001 - freqtrade will say it in its own way
+        return False
+
+
+@_refusing(refusal=0.0)
+def _cut_increase(strategy: IsolatedMarginMixin, judge: Judge, stake: Any, kwargs: dict[str, Any]) -> Any:
+    trade = kwargs["trade"]
+    leverage = Decimal(str(trade.leverage or 1))
+    decision = judge.decision(trade.pair, Side(trade.trade_direction), leverage)
+    return _cut(strategy, decision, stake, kwargs["min_stake"], kwargs["max_stake"])
+
+
+def _cut(
+    strategy: IsolatedMarginMixin,
+    decision: EntryDecision,
+    stake: Any,
+    min_stake: float | None,
+    max_stake: float,
+) -> Any:
+    """Return what `decision` leaves of `stake`: itself where it changes nothing, 0.0 to refuse."""
+    if decision.blocks:
+        _log_refusal(strategy, decision)
+        return 0.0
+    try:
+        wanted = float(stake)
+    except (TypeError, ValueError):
+        # freqtrade takes such a stake for none.
+        return 0.0
+    if isnan(wanted):
+        return 0.0
+    wanted = min(wanted, max_stake)
+    left = _shrunk(wanted, decision)
+    if left == wanted:
+        return stake
+    if not isfinite(left) or left <= 0 or (min_stake is not None and left < min_stake):
+        logger.info(
+            "Entry refused, %s of %s is below the minimum stake %s: %s", left, stake, min_stake, decision
+        )
+        return 0.0
+    logger.info("Stake cut from %s to %s: %s", stake, left, decision)
+    return left
+
+
+@exact
+def _shrunk(stake: float, decision: EntryDecision) -> float:
+    if not isfinite(stake):
+        return stake
+    left = stake if decision.factor == ONE else float(Decimal(stake) * decision.factor)
+    if decision.max_stake is not None and Decimal(left) > decision.max_stake:
+        left = float(decision.max_stake)
+        # The nearest float may lie above it.
+        return left if Decimal(left) <= decision.max_stake else nextafter(left, 0.0)
+    return left
+
+
+def _check_entry_timeout(
+    strategy: IsolatedMarginMixin, judge: Judge, bound: Callable[..., Any], kwargs: dict[str, Any]
+) -> Any:
+    own = _own_result(bound, kwargs, default=False)
+    return own or _must_cancel(strategy, judge, kwargs)
+
+
+@_refusing(refusal=True)
+def _must_cancel(_strategy: IsolatedMarginMixin, judge: Judge, kwargs: dict[str, Any]) -> bool:
+    trade = kwargs["trade"]
+    decision = judge.decision(trade.pair, Side(trade.trade_direction))
+    if not decision.blocks or (isinstance(judge, Guard) and judge.is_waiting(decision)):
+        return False
+    logger.info("The unfilled entry order of %s is to be cancelled: %s", trade.pair, decision)
+    return True
+
+
+def _bot_loop_start(
+    strategy: IsolatedMarginMixin, judge: Judge, bound: Callable[..., Any], kwargs: dict[str, Any]
+) -> Any:
+    if isinstance(judge, Guard):
+        try:
+            _tend(strategy, judge, strategy.dp.current_whitelist())
+        except Exception:
+            logger.exception("Tending the isolated margin locks failed; entries are still vetoed.")
+            # Or the next query of the bot itself would find the session unusable.
+            Trade.rollback()
+    return bound(**kwargs)
+
+
+_HANDLERS: dict[str, _Handler] = {
+    "confirm_trade_entry": _confirm_trade_entry,
+    "custom_stake_amount": _custom_stake_amount,
+    "adjust_trade_position": _adjust_trade_position,
+    "check_entry_timeout": _check_entry_timeout,
+    "bot_loop_start": _bot_loop_start,
+}
+_PARAMETERS = {name: list(inspect.signature(getattr(IStrategy, name)).parameters)[1:] for name in _HANDLERS}
+
+
+# ----- locks: what FreqUI and /locks show
+
+
+def _tend(strategy: IsolatedMarginMixin, guard: Guard, pairs: Iterable[str]) -> None:
+    """Lock what is blocked, lift what has recovered, and log what has changed."""
+    pairs = list(pairs)
+    guard.start(pairs)
+    now = datetime.now(UTC)
+    locks = _own_locks(strategy)
+    for pair in pairs:
+        decision = _for_both_sides(strategy, guard, pair)
+        waiting = guard.is_waiting(decision)
+        if not waiting:
+            _log_change(strategy, decision)
+        if decision.blocks and not waiting:
+            _lock(strategy, locks, decision, now)
+        elif pair in locks:
+            strategy.unlock_reason(locks.pop(pair).reason)
+
+
+def _for_both_sides(strategy: IsolatedMarginMixin, guard: Guard, pair: str) -> EntryDecision:
+    """Return the milder of the verdicts on the sides that the strategy trades: a lock is for both."""
+    long = guard.decision(pair, Side.LONG)
+    if long.blocks and strategy.can_short:
+        return guard.decision(pair, Side.SHORT)
+    return long
+
+
+def _lock(
+    strategy: IsolatedMarginMixin, locks: dict[str, _Lock], decision: EntryDecision, now: datetime
+) -> None:
+    # The reason has no number in it: freqtrade knows a lock again, and lifts it, by its exact reason.
+    reason = f"{LOCK_PREFIX}{decision.pair} {decision.rule}"
+    held = locks.get(decision.pair)
+    if held and held.reason == reason and held.until > now:
+        return
+    if held and held.reason != reason:
+        strategy.unlock_reason(held.reason)
+    strategy.lock_pair(decision.pair, now, reason)
+    locks[decision.pair] = _Lock(reason, timeframe_to_next_date(strategy.timeframe, now))
+
+
+def _own_locks(strategy: IsolatedMarginMixin) -> dict[str, _Lock]:
+    """Return the mixin's locks by pair; at first those that an earlier run has left in the database."""
+    if strategy._margin_locks is None:
+        strategy._margin_locks = {
+            lock.pair: _Lock(lock.reason, lock.lock_end_time_utc)
+            for lock in PairLocks.get_pair_locks(None)
+            if (lock.reason or "").startswith(LOCK_PREFIX)
+        }
+    return strategy._margin_locks
+
+
+def _log_change(strategy: IsolatedMarginMixin, decision: EntryDecision) -> None:
+    told = strategy._margin_told
+    news = (decision.outcome, decision.rule)
+    if told is None or told.get(decision.pair) == news:
+        return
+    first = decision.pair not in told
+    told[decision.pair] = news
+    if decision.outcome is not Outcome.ALLOW or not first:
+        logger.log(logging.WARNING if decision.blocks else logging.INFO, "%s", decision)
+
+
+def _log_refusal(strategy: IsolatedMarginMixin, decision: EntryDecision) -> None:
+    """Log a refusal, once until the pair's verdict changes: freqtrade tries again in every loop."""
+    told = strategy._margin_told
+    key = f"{decision.pair} refused"
+    if told is None or told.get(key) != (decision.outcome, decision.rule):
+        logger.info("Entry refused: %s", decision)
+    if told is not None:
+        told[key] = (decision.outcome, decision.rule)
+
+
+# ----- protections
+
+
+class _Protections:
+    """The strategy's own protections, unchanged; reading them makes `MarginLevelGuard` loadable."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __get__(self, instance: IsolatedMarginMixin | None, owner: type) -> Any:
+        # At this moment and not at import: hyperopt's workers get classes without running their modules.
+        if instance is not None:
+            make_loadable(instance)
+        return self._inner.__get__(instance, owner) if hasattr(type(self._inner), "__get__") else self._inner
+
+
+# ----- will freqtrade really ask?
+
+# What the handlers take from each call.
+_NEEDED: dict[str, set[str]] = {
+    "confirm_trade_entry": {"pair", "side", "amount", "rate"},
+    "custom_stake_amount": {"pair", "side", "proposed_stake", "min_stake", "max_stake", "leverage"},
+    "adjust_trade_position": {"trade", "min_stake", "max_stake"},
+    "check_entry_timeout": {"trade"},
+    "bot_loop_start": set(),
+}
+
+
+def check_guarded(strategy: IsolatedMarginMixin) -> None:
+    """Make sure that freqtrade will ask the guard, in the callbacks and with the arguments that it knows.
+
+    :raises OperationalException: where it would not; freqtrade changes monthly, strategies any time.
+    """
+    for name in _HANDLERS:
+        found = inspect.getattr_static(strategy, name)
+        if found is not inspect.getattr_static(type(strategy), name) or not hasattr(found, "_margin_guarded"):
+            raise OperationalException(
+                f"The isolated margin guard cannot guard {type(strategy).__name__}: {name} was replaced "
+                "after the class was made. Override it as a method of the strategy instead."
+            )
+        missing = _NEEDED[name] - set(_PARAMETERS[name])
+        if missing:
+            raise OperationalException(_unknown_freqtrade(name, f"without {', '.join(sorted(missing))}"))
+    for name, caller in _callers().items():
+        if name not in inspect.unwrap(caller).__code__.co_names:
+            raise OperationalException(_unknown_freqtrade(name, f"no more in {caller.__qualname__}"))
+
+
+def _callers() -> dict[str, Callable[..., Any]]:
+    """Return where freqtrade calls each of the callbacks, by its source."""
+    # Imported here: a backtest never gets here, and need not pay for the bot.
+    from freqtrade.freqtradebot import FreqtradeBot  # noqa: PLC0415
+
+    return {
+        "confirm_trade_entry": FreqtradeBot.execute_entry,
+        "custom_stake_amount": FreqtradeBot.get_valid_enter_price_and_stake,
+        "adjust_trade_position": IStrategy._adjust_trade_position_internal,
+        "check_entry_timeout": IStrategy.ft_check_timed_out,
+        "bot_loop_start": FreqtradeBot.process,
+        "ft_bot_cleanup": FreqtradeBot.cleanup,
+    }
+
+
+def _unknown_freqtrade(name: str, how: str) -> str:
+    return (
+        f"This freqtrade calls {name} {how}: the isolated margin guard does not know this version, and does "
+        "not start rather than guard nothing. Use an earlier freqtrade or a later freqtrade-isolated-margin."
+    )
