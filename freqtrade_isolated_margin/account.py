@@ -52,6 +52,12 @@ def _not_negative(value: Decimal) -> Decimal:
     return value
 
 
+def _not_null(value: object) -> object:
+    if value is None:
+        raise ValueError("null")
+    return value
+
+
 SignedDecimal = Annotated[Decimal, BeforeValidator(plain_decimal)]
 Amount = Annotated[SignedDecimal, AfterValidator(_not_negative)]
 
@@ -112,8 +118,8 @@ class PairAccount(_Record):
     symbol: StrictStr
     isolated_created: StrictBool
     """False on the placeholder row that a pair without an account answers with."""
-    enabled: StrictBool | None = None
-    """Whether the account is active. Older answers do not have it."""
+    enabled: Annotated[StrictBool | None, BeforeValidator(_not_null)] = None
+    """Whether the account is active. Older answers do not have it: None then, and null is refused."""
     trade_enabled: StrictBool
     margin_level: Amount
     """Total assets over total debt. Without debt it says nothing: 999 and 0 are both on record."""

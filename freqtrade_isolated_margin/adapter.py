@@ -38,6 +38,8 @@ _LONGEST_WAIT = 3 * 24 * 3600.0
 _UNSAID_WAIT = {429: 60.0, 418: 120.0}
 _TIMEOUT_MS = 10_000
 _WEIGHT_HEADER = "X-SAPI-USED-IP-WEIGHT-1M"
+# Python refuses to read a number of thousands of digits.
+_WEIGHT_DIGITS = 9
 
 _muted = threading.local()
 
@@ -78,6 +80,11 @@ class _Client(ccxt.binance):  # type: ignore[misc]
     """ccxt's client, which also keeps the newest response, whatever ccxt makes of it."""
 
     response: _Response | None = None
+
+    def fetch(self, *request: Any, **options: Any) -> object:  # noqa: ANN401 - as ccxt has it
+        """Forget the response before: one call may be several requests, and the last may go unanswered."""
+        self.response = None
+        return super().fetch(*request, **options)
 
     def on_rest_response(self, *answer: Any) -> object:  # noqa: ANN401 - as ccxt has it
         """Keep status, headers and body (ccxt's hook)."""
@@ -157,8 +164,10 @@ class IsolatedMarginAdapter:
             raise AnswerError(f"the tiers of {symbol} are not a list")
         try:
             tiers = tuple(_tier(row) for row in sorted(payload, key=lambda row: int(row.get("tier", 0))))
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise AnswerError(f"the tiers of {symbol} are not as documented") from None
+        if any(row.get("symbol", symbol) != symbol for row in payload):
+            raise AnswerError(f"the tiers that were asked for {symbol} are those of another market")
         if not all(believable_ratio(tier.liquidation_risk_ratio) for tier in tiers):
             raise AnswerError(f"the tiers of {symbol} have a liquidation ratio outside 1.04 to 1.30")
         return tiers
@@ -197,7 +206,7 @@ class IsolatedMarginAdapter:
     def _note_weight(self) -> None:
         response = self._client.response
         used = response.headers.get(_WEIGHT_HEADER, "") if response else ""
-        if used.isascii() and used.isdigit():
+        if used.isascii() and used.isdigit() and len(used) <= _WEIGHT_DIGITS:
             self.used_weight = int(used)
 
 

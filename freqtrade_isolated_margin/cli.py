@@ -89,6 +89,9 @@ def _exchange(parsed: argparse.Namespace) -> int:
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=75.0, help="how long the bot trades; default: 75")
+    parser.add_argument(
+        "--userdir", default="user_data", help="its configuration and strategy; default: user_data"
+    )
 
 
 def _demo(parsed: argparse.Namespace) -> int:

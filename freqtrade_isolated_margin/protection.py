@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from freqtrade.exceptions import ConfigurationError
+from freqtrade.exceptions import OperationalException
 from freqtrade.plugins.protections import IProtection, ProtectionReturn
 from freqtrade.resolvers import ProtectionResolver
 
@@ -42,7 +42,7 @@ class MarginLevelGuard(IProtection):  # type: ignore[misc]
     ) -> None:
         unknown = set(protection_config) - _SETTINGS
         if unknown:
-            raise ConfigurationError(
+            raise OperationalException(
                 f"MarginLevelGuard has no setting {', '.join(map(repr, sorted(unknown)))}; "
                 f"allowed: {', '.join(sorted(_SETTINGS))}"
             )

@@ -14,11 +14,11 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from math import isfinite, isnan, nextafter
+from math import isfinite, isnan, nan, nextafter
 from typing import Any, ClassVar, NamedTuple
 
 from freqtrade.enums import TRADE_MODES
-from freqtrade.exceptions import ConfigurationError, OperationalException
+from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import timeframe_to_next_date
 from freqtrade.persistence import PairLocks, Trade
 from freqtrade.strategy import IStrategy
@@ -115,14 +115,14 @@ def _settings(strategy: IsolatedMarginMixin) -> Settings:
     try:
         return Settings.load(strategy.config.get(SECTION), strategy.isolated_margin)
     except SettingsError as error:
-        raise ConfigurationError(str(error)) from None
+        raise OperationalException(str(error)) from None
 
 
 def _start_guard(strategy: IsolatedMarginMixin, settings: Settings) -> None:
     try:
         guard = build_guard(strategy.config, settings)
     except (SettingsError, CredentialsError) as error:
-        raise ConfigurationError(str(error)) from None
+        raise OperationalException(str(error)) from None
     _check_pairs(strategy, settings)
     strategy._margin_locks, strategy._margin_told = None, {}
     strategy._margin_judge = guard
@@ -139,7 +139,7 @@ def _check_pairs(strategy: IsolatedMarginMixin, settings: Settings) -> None:
     known = {spot_pair(pair) for pair in exchange.markets} if exchange else set()
     for pair in settings.pairs:
         if known and spot_pair(pair) not in known:
-            raise ConfigurationError(f"{SECTION}.pairs.{pair}: the exchange has no such pair")
+            raise OperationalException(f"{SECTION}.pairs.{pair}: the exchange has no such pair")
 
 
 _OFF_DUTY = StandIn(Outcome.ALLOW, "the guard stands down outside of live and dry runs")
@@ -285,16 +285,15 @@ def _cut(
     if decision.blocks:
         _log_refusal(strategy, decision)
         return 0.0
-    try:
-        wanted = float(stake)
-    except (TypeError, ValueError):
-        # freqtrade takes such a stake for none.
-        return 0.0
+    wanted = _number(stake)
     if isnan(wanted):
+        # freqtrade takes a text for no stake, and would compute with a NaN.
         return 0.0
+    if decision.factor == ONE and decision.max_stake is None:
+        return stake
     wanted = min(wanted, max_stake)
     left = _shrunk(wanted, decision)
-    if left == wanted:
+    if decision.factor == ONE and left == wanted:
         return stake
     if not isfinite(left) or left <= 0 or (min_stake is not None and left < min_stake):
         logger.info(
@@ -303,6 +302,14 @@ def _cut(
         return 0.0
     logger.info("Stake cut from %s to %s: %s", stake, left, decision)
     return left
+
+
+def _number(stake: Any) -> float:
+    """Return a stake as a float, NaN where it is none."""
+    try:
+        return nan if isinstance(stake, str) else float(stake)
+    except (TypeError, ValueError):
+        return nan
 
 
 @exact

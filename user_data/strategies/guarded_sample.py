@@ -19,9 +19,9 @@ class GuardedSample(IsolatedMarginMixin, IStrategy):
     use_exit_signal = True
     process_only_new_candles = True
     position_adjustment_enable = True
-    order_types = {"entry": "limit", "exit": "market", "stoploss": "market", "stoploss_on_exchange": False}
+    order_types = {"entry": "market", "exit": "market", "stoploss": "market", "stoploss_on_exchange": False}
 
-    hold = timedelta(seconds=40)
+    hold = timedelta(minutes=2)
     add_every = timedelta(seconds=8)
 
     @property

@@ -1,0 +1,41 @@
+# Two commands: `make demo` and `make test`. Both set up a virtual environment in .venv first.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python of 3.11 or later that is found; `make PYTHON=… test` takes another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: demo test lint pytest clean help
+
+help:
+	@echo "make demo    watch a real freqtrade trade, guarded, against a local exchange (about 90 s)"
+	@echo "make test    ruff, mypy and the tests"
+	@echo "make clean   remove the virtual environment and caches"
+
+demo: $(VENV)/.package
+	@$(BIN)/freqtrade-isolated-margin demo
+
+test: lint pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+pytest: $(VENV)/.dev
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+$(VENV)/.package: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed, with its venv module"; exit 1; }
+	@echo "Setting up $(VENV) (freqtrade and what it needs; a minute or two, once) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.package
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

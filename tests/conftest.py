@@ -1,0 +1,51 @@
+"""Fixtures that more than one module uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from builders import redirected
+from hypothesis import settings
+
+from freqtrade_isolated_margin.credentials import ENV_KEY, ENV_SECRET
+from freqtrade_isolated_margin.localexchange import LocalExchange
+
+settings.register_profile("house", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "house")
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may find a key in the environment that it did not put there."""
+    for name in (ENV_KEY, ENV_SECRET):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def exchange() -> Iterator[LocalExchange]:
+    """A local exchange with the accounts of the calm scenario."""
+    with LocalExchange(scenario="calm") as running:
+        yield running
+
+
+@pytest.fixture
+def bot_config(exchange: LocalExchange) -> dict[str, Any]:
+    """A freqtrade configuration whose exchange is the local one."""
+    section = redirected(exchange.url, pair_whitelist=["BTC/USDT"], pair_blacklist=[], enable_ws=False)
+    section |= {"key": exchange.key, "secret": exchange.secret}
+    return {
+        "stake_currency": "USDT",
+        "stake_amount": 100,
+        "max_open_trades": 3,
+        "dry_run": True,
+        "dry_run_wallet": 1000,
+        "timeframe": "1m",
+        "exchange": section,
+        "pairlists": [{"method": "StaticPairList"}],
+        "entry_pricing": {"price_side": "same", "use_order_book": True, "order_book_top": 1},
+        "exit_pricing": {"price_side": "same", "use_order_book": True, "order_book_top": 1},
+    }
