@@ -224,11 +224,23 @@ def _parse_rows(rows: list[Any]) -> Mapping[str, PairAccount | Unreadable]:
 
 def _parse_row(row: Mapping[str, Any]) -> PairAccount | Unreadable:
     try:
-        return PairAccount.model_validate(row)
+        account = PairAccount.model_validate(row)
+        wrong = _does_not_add_up(account.base_asset) or _does_not_add_up(account.quote_asset)
+        return Unreadable(f"its figures contradict each other ({wrong})") if wrong else account
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         return Unreadable(f"its row is not as documented ({name}: {first['msg']})")
+
+
+@exact
+def _does_not_add_up(asset: Asset) -> str | None:
+    """Say which sum is wrong. Source: recorded; totalAsset = free + locked, netAsset = totalAsset - debt."""
+    if asset.total_asset != asset.free + asset.locked:
+        return f"totalAsset of {asset.asset[:20]} is not free + locked"
+    if asset.net_asset != asset.total_asset - asset.debt:
+        return f"netAsset of {asset.asset[:20]} is not totalAsset - borrowed - interest"
+    return None
 
 
 def _total(payload: Mapping[str, Any], name: str) -> Decimal | None:

@@ -13,6 +13,8 @@ import re
 import socket
 import ssl
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -37,6 +39,11 @@ _LONGEST_WAIT = 3 * 24 * 3600.0
 # How long to wait where a 429 or a 418 does not say: the limits count minutes, and a ban starts at two.
 _UNSAID_WAIT = {429: 60.0, 418: 120.0}
 _TIMEOUT_MS = 10_000
+# What an address may use of these endpoints in a minute (API: limits), and where this stops before it.
+WEIGHT_LIMIT = 12_000
+_NEAR_THE_LIMIT = WEIGHT_LIMIT * 9 // 10
+_MINUTE = 60.0
+_ACCOUNT_WEIGHT, _TIERS_WEIGHT = 10, 1
 _WEIGHT_HEADER = "X-SAPI-USED-IP-WEIGHT-1M"
 # Python refuses to read a number of thousands of digits.
 _WEIGHT_DIGITS = 9
@@ -93,13 +100,59 @@ class _Client(ccxt.binance):  # type: ignore[misc]
         return super().on_rest_response(*answer)
 
 
+class Restrictions(NamedTuple):
+    """What a key may do, as Binance's ``apiRestrictions`` says."""
+
+    enable_reading: bool
+    enable_withdrawals: bool
+    ip_restrict: bool
+    beyond_reading: tuple[str, ...]
+    """Everything else that it may do, under Binance's names."""
+
+
+class _Budget:
+    """Keeps the weight of this client within its share, and the address's below the limit.
+
+    Beyond the limit Binance answers 429, and then bans the address, the bot's exits with it.
+    """
+
+    def __init__(self, share: int) -> None:
+        self._share = share
+        self._spent: deque[tuple[float, int]] = deque()
+        self._full_until = 0.0
+
+    def spend(self, weight: int) -> None:
+        """Count a request of `weight`; raise `UnavailableError` where there is no room for it now."""
+        now = time.monotonic()
+        while self._spent and self._spent[0][0] <= now - _MINUTE:
+            self._spent.popleft()
+        if now < self._full_until:
+            wait = self._full_until - now
+            raise UnavailableError(
+                "the address has nearly used up its weight of this minute", retry_after=wait
+            )
+        if sum(spent for _, spent in self._spent) + weight > self._share:
+            wait = self._spent[0][0] + _MINUTE - now if self._spent else _MINUTE
+            raise UnavailableError(
+                f"the weight budget of {self._share} a minute is used up", retry_after=wait
+            )
+        self._spent.append((now, weight))
+
+    def note(self, used: int) -> None:
+        """Take in what the exchange says the whole address has used in this minute."""
+        if used >= _NEAR_THE_LIMIT:
+            # The exchange counts by the minutes of its clock.
+            self._full_until = time.monotonic() + _MINUTE - time.time() % _MINUTE
+
+
 class IsolatedMarginAdapter:
     """Reads isolated margin accounts of Binance through ccxt's signed implicit API.
 
     `exchange` is the ``exchange`` section of a freqtrade configuration: its ``ccxt_config`` and
     ``ccxt_sync_config`` (hosts, proxies, headers) apply where its exchange is Binance, so that whatever
-    redirects the bot redirects this. `recv_window` is in milliseconds, at most 60000. Not for use by two
-    threads at once. Without `credentials` only market data can be read.
+    redirects the bot redirects this. `recv_window` is in milliseconds, at most 60000. `weight_budget` is
+    what it may use of the address's 12,000 a minute. Not for use by two threads at once. Without
+    `credentials` only market data can be read.
     """
 
     def __init__(
@@ -107,12 +160,16 @@ class IsolatedMarginAdapter:
         credentials: Credentials | None,
         *,
         recv_window: int = 10_000,
+        weight_budget: int = WEIGHT_LIMIT // 10,
         exchange: Mapping[str, Any] | None = None,
     ) -> None:
         self._credentials = credentials
+        self._budget = _Budget(weight_budget)
         self._client = _client(credentials, recv_window, exchange or {})
         self.used_weight: int | None = None
         """The address's used weight of this minute, as the exchange last reported it."""
+        self.asking_since: float | None = None
+        """When the request that is under way was sent, on the monotonic clock; None if there is none."""
 
     def load_markets(self, *, reload: bool = False) -> None:
         """Load the spot markets, once, and set the clock.
@@ -151,7 +208,7 @@ class IsolatedMarginAdapter:
         return answers[0] if len(answers) == 1 else _joined(answers)
 
     def _fetch(self, params: dict[str, str]) -> AccountsAnswer:
-        payload = self._signed("sapi_get_margin_isolated_account", params)
+        payload = self._signed("sapi_get_margin_isolated_account", params, _ACCOUNT_WEIGHT)
         return parse_answer(payload, self.used_weight)
 
     def fetch_tiers(self, symbol: str) -> tuple[Tier, ...]:
@@ -159,7 +216,7 @@ class IsolatedMarginAdapter:
 
         :raises IsolatedMarginError: as `fetch`.
         """
-        payload = self._signed("sapi_get_margin_isolatedmargintier", {"symbol": symbol})
+        payload = self._signed("sapi_get_margin_isolatedmargintier", {"symbol": symbol}, _TIERS_WEIGHT)
         if not isinstance(payload, list) or not payload:
             raise AnswerError(f"the tiers of {symbol} are not a list")
         try:
@@ -172,31 +229,75 @@ class IsolatedMarginAdapter:
             raise AnswerError(f"the tiers of {symbol} have a liquidation ratio outside 1.04 to 1.30")
         return tiers
 
+    def fetch_clock(self) -> tuple[float, float]:
+        """Return how far this machine's clock is ahead of Binance's, and the round trip, both in seconds.
+
+        :raises IsolatedMarginError: as `fetch`.
+        """
+        before, started = time.time(), time.monotonic()
+        told = self._request(self._client.fetch_time)
+        round_trip = time.monotonic() - started
+        if not isinstance(told, int | float):
+            raise AnswerError("the exchange's time is no number")
+        return before + round_trip / 2 - told / 1000, round_trip
+
+    def fetch_account_limit(self) -> tuple[int, int]:
+        """Return how many isolated margin accounts are enabled, and how many may be; weight 1.
+
+        :raises IsolatedMarginError: as `fetch`.
+        """
+        payload = self._signed("sapi_get_margin_isolated_accountlimit", {}, 1)
+        limits = payload if isinstance(payload, dict) else {}
+        enabled, most = limits.get("enabledAccount"), limits.get("maxAccount")
+        if type(enabled) is not int or type(most) is not int:
+            raise AnswerError("the limit of accounts is not as documented")
+        return enabled, most
+
+    def fetch_restrictions(self) -> Restrictions:
+        """Return what the key may do, as ``apiRestrictions`` says; weight 1.
+
+        :raises IsolatedMarginError: as `fetch`.
+        """
+        payload = self._signed("sapi_get_account_apirestrictions", {}, 1)
+        if not isinstance(payload, dict):
+            raise AnswerError("the restrictions of the key are not as documented")
+        granted = {name for name, value in payload.items() if value is True}
+        return Restrictions(
+            enable_reading="enableReading" in granted,
+            enable_withdrawals="enableWithdrawals" in granted,
+            ip_restrict="ipRestrict" in granted,
+            beyond_reading=tuple(sorted(granted - {"enableReading", "enableWithdrawals", "ipRestrict"})),
+        )
+
     def close(self) -> None:
         """Close the connections."""
         self._client.session.close()
 
-    def _signed(self, method: str, params: dict[str, str]) -> object:
+    def _signed(self, method: str, params: dict[str, str], weight: int) -> object:
         if self._credentials is None:
             raise CredentialsError("no API key is set")
         call = getattr(self._client, method)
+        self._budget.spend(weight)
         try:
             return self._request(call, params)
         except UnavailableError as error:
             if error.code != _TIMESTAMP_CODE:
                 raise
         self._request(self._client.load_time_difference)
+        self._budget.spend(weight)
         return self._request(call, params)
 
     def _request(self, call: Callable[..., object], *arguments: object) -> object:
         self._client.response = None
         problem: IsolatedMarginError | None = None
         result: object = None
+        self.asking_since = time.monotonic()
         with _quietly():
             try:
                 result = call(*arguments)
             except Exception as error:  # noqa: BLE001 - ccxt also lets ValueError and TypeError out
                 problem = _translate(error, self._client.response)
+        self.asking_since = None
         self._note_weight()
         if problem:
             # Raised here, not above: there it would carry ccxt's exception, and with it the signed URL.
@@ -208,6 +309,7 @@ class IsolatedMarginAdapter:
         used = response.headers.get(_WEIGHT_HEADER, "") if response else ""
         if used.isascii() and used.isdigit() and len(used) <= _WEIGHT_DIGITS:
             self.used_weight = int(used)
+            self._budget.note(self.used_weight)
 
 
 def _client(credentials: Credentials | None, recv_window: int, exchange: Mapping[str, Any]) -> _Client:
@@ -221,7 +323,7 @@ def _client(credentials: Credentials | None, recv_window: int, exchange: Mapping
         "secret": credentials.secret if credentials else None,
         "enableRateLimit": True,
         "verbose": False,
-        "timeout": min(config.get("timeout", _TIMEOUT_MS), _TIMEOUT_MS),
+        "timeout": _TIMEOUT_MS,
         "options": {
             "defaultType": "spot",
             "fetchMarkets": {"types": ["spot"]},
@@ -232,6 +334,8 @@ def _client(credentials: Credentials | None, recv_window: int, exchange: Mapping
     }
     client = _Client(ccxt.Exchange.deep_extend(config, ours))
     client.has["fetchCurrencies"] = False
+    # A redirect would take the key's header along to another host, and believe what that one answers.
+    client.session.max_redirects = 0
     # ccxt logs signed URLs and the key header at level DEBUG.
     client.logger = logging.Logger(__name__, logging.CRITICAL + 1)  # noqa: LOG001 - out of any configuration's reach
     return client

@@ -71,6 +71,20 @@ def _status(parsed: argparse.Namespace) -> int:
     return run(parsed)
 
 
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    from .configuration import add_options  # noqa: PLC0415 - only if needed
+
+    add_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("-s", "--strategy", metavar="NAME", help="default: the configured strategy")
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    from .check import run  # noqa: PLC0415 - loads ccxt and freqtrade
+
+    return run(parsed)
+
+
 def _exchange_arguments(parser: argparse.ArgumentParser) -> None:
     from .localexchange import SCENARIOS  # noqa: PLC0415 - loads FastAPI
 
@@ -106,6 +120,12 @@ _COMMANDS: dict[str, tuple[_AddArguments, Callable[[argparse.Namespace], int], s
         _status,
         "read the accounts once and show what entries may be",
         "-c user_data/config.json BTC/USDT",
+    ),
+    "check": (
+        _check_arguments,
+        _check,
+        "look at everything that the guard needs, and say what to do",
+        "-c user_data/config.json",
     ),
     "exchange": (
         _exchange_arguments,

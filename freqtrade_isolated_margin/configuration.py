@@ -41,10 +41,29 @@ def load_config(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         config: dict[str, Any] = Configuration(options, RunMode.OTHER).get_config()
     except FreqtradeException as error:
-        raise SettingsError(str(error)) from None
+        # Its first line only: below it freqtrade quotes the file, with the keys that stand there.
+        raise SettingsError(str(error).partition("\n")[0]) from None
+    except OSError as error:
+        raise SettingsError(f"the configuration cannot be read ({type(error).__name__})") from None
     except KeyError as error:
         raise SettingsError(f"the configuration lacks {error}") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SettingsError(f"freqtrade cannot take the configuration ({type(error).__name__})") from None
+    _check_shape(config)
     return config
+
+
+def _check_shape(config: dict[str, Any]) -> None:
+    """Refuse what freqtrade itself would refuse later, by its schema."""
+    exchange = config.get("exchange")
+    if not isinstance(exchange, dict):
+        raise SettingsError("exchange must be an object")
+    lists = {f"exchange.{name}": exchange.get(name) for name in ("pair_whitelist", "pair_blacklist")}
+    for name, value in {**lists, "pairlists": config.get("pairlists")}.items():
+        if value is not None and not isinstance(value, list):
+            raise SettingsError(f"{name} must be a list")
+    if not all(isinstance(entry, dict) for entry in config.get("pairlists") or []):
+        raise SettingsError("pairlists must be a list of objects")
 
 
 def _default_config(user_data_dir: str | None) -> str:
@@ -58,20 +77,24 @@ def load_settings(config: dict[str, Any], strategy: str | None = None) -> Settin
 
     :raises SettingsError: where a setting is impossible, or the strategy cannot be loaded.
     """
-    attribute = _strategy_attribute(config, strategy) if strategy else None
+    attribute = getattr(load_strategy(config, strategy), SECTION, None) if strategy else None
     return Settings.load(config.get(SECTION), attribute)
 
 
-def _strategy_attribute(config: dict[str, Any], strategy: str) -> object:
+def load_strategy(config: dict[str, Any], name: str) -> object:
+    """Load a strategy as freqtrade would.
+
+    :raises SettingsError: where it cannot be loaded.
+    """
     from freqtrade.enums import CandleType  # noqa: PLC0415 - takes seconds, and only if asked for
     from freqtrade.exceptions import FreqtradeException  # noqa: PLC0415
     from freqtrade.resolvers import StrategyResolver  # noqa: PLC0415
 
-    loading = deepcopy(config) | {"strategy": strategy}
+    loading = deepcopy(config) | {"strategy": name}
     # What an exchange, which is not needed here, would have set (`Exchange.__init__`).
     loading.setdefault("candle_type_def", CandleType.SPOT)
     try:
-        return getattr(StrategyResolver.load_strategy(loading), SECTION, None)
+        return StrategyResolver.load_strategy(loading)
     except (FreqtradeException, ImportError) as error:
         raise SettingsError(f"the strategy cannot be loaded: {error}") from None
 

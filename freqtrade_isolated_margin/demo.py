@@ -36,7 +36,7 @@ from .adapter import IsolatedMarginAdapter
 from .credentials import Credentials
 from .errors import IsolatedMarginError
 from .localexchange import LocalExchange
-from .margin import ONE, Side, Tier, tier_liquidation_ratio
+from .margin import ONE, Side, Tier, tier_ratios
 from .rules import EntryDecision, Outcome, Reading, decide, plain
 from .settings import SECTION, Settings
 
@@ -276,10 +276,10 @@ class Watcher:
         decisions = {}
         for symbol, row in parse_answer(answer).rows.items():
             pair = self._pairs[symbol]
-            ratio = None
+            ratios = None
             if isinstance(row, PairAccount) and row.has_debt:
-                ratio = tier_liquidation_ratio(self._tiers_of(symbol), row.holdings)
-            reading = Reading(row, liquidation_ratio=ratio)
+                ratios = tier_ratios(self._tiers_of(symbol), row.holdings)
+            reading = Reading(row, tier_ratios=ratios)
             rules = self.settings.rules_for(pair)
             decisions[pair] = decide(pair, Side.LONG, reading, rules, float(self.settings.max_age_seconds))
         # An answer by name has only some pairs, the placeholders among them: the others stand as they were.

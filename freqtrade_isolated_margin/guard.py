@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import cache
@@ -24,6 +25,29 @@ from .settings import Settings
 logger = logging.getLogger(__name__)
 
 
+# How long an allowed order may be on its way into the account.
+_ORDER_SECONDS = 5.0
+
+
+class _Inside(threading.local):
+    """Whether this thread is inside a callback of a strategy's own. Kept here: it cannot be pickled."""
+
+    depth = 0
+
+    @property
+    def on(self) -> bool:
+        return self.depth > 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_error: object) -> None:
+        self.depth -= 1
+
+
+inside = _Inside()
+
+
 class Judge(Protocol):
     """Whoever gives verdicts to a strategy's callbacks."""
 
@@ -32,6 +56,12 @@ class Judge(Protocol):
 
     def account(self, pair: str) -> PairAccount | None:
         """Return the pair's account if it can be judged now."""
+
+    def claim(self, decision: EntryDecision) -> bool:
+        """Use the room that a decision's largest stake leaves; False where it may be used already."""
+
+    def is_waiting(self, decision: EntryDecision) -> bool:
+        """Whether `decision` refuses only because the first read is still to come, and may yet."""
 
 
 class StandIn:
@@ -50,6 +80,14 @@ class StandIn:
         """Return None: there is no account."""
         return None
 
+    def claim(self, decision: EntryDecision) -> bool:  # noqa: ARG002 - the protocol
+        """Return True: there is nothing to use up."""
+        return True
+
+    def is_waiting(self, decision: EntryDecision) -> bool:  # noqa: ARG002 - the protocol
+        """Return False: nothing will change."""
+        return False
+
 
 class Guard:
     """Judges entries by the newest accounts, which a `Monitor` reads in the background."""
@@ -60,6 +98,7 @@ class Guard:
         self._max_age = float(settings.max_age_seconds)
         self._verdicts: tuple[Snapshot | None, dict[tuple[str, Side, Decimal], EntryDecision]] = (None, {})
         self._unread_since: dict[str, Moment] = {}
+        self._claimed: dict[str, Moment] = {}
 
     def start(self, pairs: Iterable[str]) -> None:
         """Begin to read the accounts of `pairs`."""
@@ -83,6 +122,9 @@ class Guard:
         snapshot = self.monitor.snapshot
         reading = self.monitor.reading(pair, snapshot)
         rules = self.settings.rules_for(pair)
+        if snapshot and pair not in snapshot.rows:
+            # Asked about out of turn, as by /forceenter: the next read has it.
+            self.monitor.also_watch(pair)
         if snapshot is None or not 0 <= reading.age_seconds <= self._max_age:
             return decide(pair, side, reading, rules, self._max_age, leverage)
         # As long as the account is the same and not too old, so is the verdict.
@@ -101,6 +143,18 @@ class Guard:
         row = reading.row
         fresh = 0 <= reading.age_seconds <= self._max_age
         return row if fresh and isinstance(row, PairAccount) and not row.is_absent else None
+
+    def claim(self, decision: EntryDecision) -> bool:
+        """Use the room that the account leaves for a borrowed entry; False where it may be used already.
+
+        An entry that was allowed is in the account only when it is read anew, so a reading is good for one.
+        """
+        snapshot, now = self.monitor.snapshot, Moment.now()
+        last = self._claimed.get(decision.pair)
+        if last and (snapshot is None or snapshot.asked_at.monotonic < last.monotonic + _ORDER_SECONDS):
+            return False
+        self._claimed[decision.pair] = now
+        return True
 
     def is_waiting(self, decision: EntryDecision) -> bool:
         """Whether `decision` refuses only because the first read is still to come, and may yet.
@@ -129,6 +183,35 @@ def credentials_of(config: Mapping[str, Any], environ: Mapping[str, str] | None 
     return find_credentials(os.environ if environ is None else environ, exchange_section(config))
 
 
+def check_funding(config: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse borrowed entries of a futures bot: it cannot place them in a margin account.
+
+    :raises SettingsError: for such a bot.
+    """
+    if settings.borrows and str(config.get("trading_mode", "spot")) == "futures":
+        raise SettingsError("isolated_margin.entry_funding: 'borrowed' is impossible for a futures bot")
+
+
+def build_adapter(
+    credentials: Credentials, settings: Settings, config: Mapping[str, Any]
+) -> IsolatedMarginAdapter:
+    """Build the adapter that reads for a bot with this configuration.
+
+    :raises SettingsError: where ccxt does not take the bot's ``ccxt_config``.
+    """
+    try:
+        return IsolatedMarginAdapter(
+            credentials,
+            recv_window=settings.recv_window,
+            weight_budget=settings.weight_budget,
+            exchange=exchange_section(config),
+        )
+    except Exception as error:  # noqa: BLE001 - ccxt checks nothing, so that anything may come of it
+        raise SettingsError(
+            f"exchange.ccxt_config: ccxt cannot be set up with it ({type(error).__name__})"
+        ) from None
+
+
 def build_guard(
     config: Mapping[str, Any], settings: Settings, environ: Mapping[str, str] | None = None
 ) -> Guard:
@@ -137,8 +220,7 @@ def build_guard(
     :raises CredentialsError: where there are no credentials, or half of a pair.
     :raises SettingsError: where the settings do not fit the bot.
     """
-    if settings.borrows and str(config.get("trading_mode", "spot")) == "futures":
-        raise SettingsError("isolated_margin.entry_funding: 'borrowed' is impossible for a futures bot")
+    check_funding(config, settings)
     credentials = credentials_of(config, environ)
     if credentials is None:
         raise CredentialsError(
@@ -146,10 +228,12 @@ def build_guard(
             f"{ENV_KEY} and {ENV_SECRET}, or exchange.key and exchange.secret of a bot on binance, or set "
             '"isolated_margin": {"enabled": false}'
         )
-    exchange = exchange_section(config)
+
+    # Once now, so that what is impossible stops the start.
+    build_adapter(credentials, settings, config).close()
 
     def make_reader() -> Reader:
-        return Reader(IsolatedMarginAdapter(credentials, recv_window=settings.recv_window, exchange=exchange))
+        return Reader(build_adapter(credentials, settings, config))
 
     monitor = Monitor(make_reader, float(settings.refresh_seconds), borrowed=settings.borrows)
     return Guard(settings, monitor)

@@ -30,8 +30,8 @@ INFINITY = Decimal("Infinity")
 # a strategy may set a short precision of its own in the thread that asks.
 _CONTEXT = Context(prec=50, traps=[InvalidOperation, DivisionByZero, Overflow])
 
-# A pair's amounts are given to eight places (recorded).
-_QUANTUM = Decimal("1e-8")
+PLACE = Decimal("1e-8")
+"""The last of the eight places to which Binance gives amounts and prices (recorded)."""
 
 
 def exact(function: Callable[P, T]) -> Callable[P, T]:
@@ -176,8 +176,17 @@ class Tier(NamedTuple):
     quote_max_borrowable: Decimal
 
 
-def tier_liquidation_ratio(tiers: tuple[Tier, ...], holdings: Holdings) -> Decimal | None:
-    """The liquidation ratio of the tier that the account's debts are in; None without tiers.
+class TierRatios(NamedTuple):
+    """What a pair's tiers say of its account."""
+
+    current: Decimal
+    """The liquidation ratio of the tier that the account's debts are in."""
+    highest: Decimal
+    """The highest liquidation ratio of all tiers: a larger loan may come to it."""
+
+
+def tier_ratios(tiers: tuple[Tier, ...], holdings: Holdings) -> TierRatios | None:
+    """The liquidation ratios that the tiers give an account; None without tiers.
 
     A larger loan means a higher tier, and with both assets borrowed the higher of the two counts; a loan
     beyond every tier is in the last. Source: API (``isolatedMarginTier``) and FAQ.
@@ -188,7 +197,8 @@ def tier_liquidation_ratio(tiers: tuple[Tier, ...], holdings: Holdings) -> Decim
         _tier_position(holdings.base_debt, [tier.base_max_borrowable for tier in tiers]),
         _tier_position(holdings.quote_debt, [tier.quote_max_borrowable for tier in tiers]),
     )
-    return tiers[position].liquidation_risk_ratio
+    current = tiers[position].liquidation_risk_ratio
+    return TierRatios(current, max(tier.liquidation_risk_ratio for tier in tiers))
 
 
 def _tier_position(debt: Decimal, limits: list[Decimal]) -> int:
@@ -212,10 +222,23 @@ def believable_ratio(ratio: Decimal) -> bool:
 def implied_liquidation_ratio(holdings: Holdings, liquidate_price: Decimal) -> Decimal:
     """The liquidation ratio that a reported liquidation price stands for: the margin level at that price.
 
-    Binance derives ``liquidatePrice`` from the balances and its own ratio, so this gives that ratio back.
+    Binance derives ``liquidatePrice`` from the balances and its own ratio, so this gives that ratio back,
+    as exactly as the eight places of the price allow (`implied_ratio_range`).
     Source: as `liquidation_price`; the recorded FETUSDT row implies 1.1575.
     """
     return margin_level(holdings, liquidate_price)
+
+
+@exact
+def implied_ratio_range(holdings: Holdings, liquidate_price: Decimal) -> tuple[Decimal, Decimal]:
+    """The lowest and the highest ratio that a reported liquidation price, rounded to eight places, can mean.
+
+    For a pair that costs a few units of the eighth place, or an account that owes dust, the two are far
+    apart. Source: as `implied_liquidation_ratio`; prices are reported with at most eight places (recorded).
+    """
+    ends = (max(liquidate_price - PLACE, ZERO), liquidate_price + PLACE)
+    levels = [margin_level(holdings, price) for price in ends]
+    return min(levels), max(levels)
 
 
 @exact
@@ -286,10 +309,10 @@ def _borrowed_bound(holdings: Holdings, side: Side, price: Decimal, level: Decim
 @exact
 def round_down(value: Decimal) -> Decimal:
     """Cut `value` to the eight places in which the exchange counts amounts, never upwards."""
-    return value.quantize(_QUANTUM, rounding=ROUND_DOWN)
+    return value.quantize(PLACE, rounding=ROUND_DOWN)
 
 
 @exact
 def one_step_below(value: Decimal) -> Decimal:
     """Return the next lower amount of eight places, at the lowest 0."""
-    return max(round_down(value) - _QUANTUM, ZERO)
+    return max(round_down(value) - PLACE, ZERO)

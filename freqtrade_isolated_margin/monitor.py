@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from types import MappingProxyType
 from typing import NamedTuple
 
 from .account import Absent, AccountsAnswer, PairAccount, Row, Unreadable
 from .adapter import MAX_SYMBOLS, IsolatedMarginAdapter, in_chunks
 from .errors import AnswerError, CredentialsError, IsolatedMarginError, UnavailableError
-from .margin import Tier, tier_liquidation_ratio
+from .margin import Tier, TierRatios, tier_ratios
 from .rules import Reading
 
 logger = logging.getLogger(__name__)
@@ -30,11 +29,19 @@ THREAD_NAME = "isolated-margin-reader"
 # Errors that one symbol of several can cause: unknown symbol, and no margin account (API, error codes).
 _SYMBOL_CODES = {-1121, -3003, -11001}
 _TIERS_A_READ = 5
+_BY_NAME_A_READ = 10
 _TIERS_SECONDS = 24 * 3600.0
 _RETRY_SECONDS = 600.0
+_ABSENT_SECONDS = 3600.0
 _MARKETS_SECONDS = 3600.0
 _LONGEST_BACKOFF = 60.0
+_RATE_LIMITED = {429, 418}
+_RATE_LIMITED_BACKOFF = 600.0
 _CREDENTIALS_BACKOFF = 300.0
+# After a read has taken this long it is given up, and another thread reads: a server may trickle for hours.
+_HANGING_SECONDS = 60.0
+_MOST_HANGING = 3
+_MOST_ALSO = 50
 
 
 class Moment(NamedTuple):
@@ -65,7 +72,7 @@ class Snapshot:
     """By pair."""
     symbols: Mapping[str, str]
     """The market ids of the pairs that have one."""
-    ratios: Mapping[str, Decimal] = field(default_factory=dict)
+    ratios: Mapping[str, TierRatios] = field(default_factory=dict)
     """Liquidation ratios by pair, where the exchange has told the tiers."""
     used_weight: int | None = None
     pause: float = 0.0
@@ -82,7 +89,7 @@ class Snapshot:
             row=self.rows.get(pair),
             age_seconds=self.asked_at.age(now),
             read_at=self.read_at,
-            liquidation_ratio=self.ratios.get(pair),
+            tier_ratios=self.ratios.get(pair),
             trouble=trouble,
         )
 
@@ -94,7 +101,7 @@ class Reader:
         self._adapter = adapter
         self._clock = clock
         self._all_only = False
-        self._absent: set[str] = set()
+        self._absent: dict[str, Moment] = {}
         self._refused: dict[str, tuple[Unreadable, Moment]] = {}
         self._tiers: dict[str, tuple[tuple[Tier, ...], Moment]] = {}
         self._markets_at: Moment | None = None
@@ -124,6 +131,11 @@ class Reader:
             used_weight=answer.used_weight,
             pause=max(pause, tiers_pause),
         )
+
+    @property
+    def asking_since(self) -> float | None:
+        """When the request that is under way was sent, on the monotonic clock; None if there is none."""
+        return self._adapter.asking_since
 
     def close(self) -> None:
         """Close the connections."""
@@ -159,10 +171,12 @@ class Reader:
         """Return the row of every symbol, and how long the exchange asks to wait before it is asked more."""
         rows: dict[str, Row] = {symbol: answer.rows[symbol] for symbol in symbols & answer.rows.keys()}
         missing = symbols - rows.keys()
-        self._absent -= rows.keys()
-        for symbol in missing & self._absent:
-            rows[symbol] = Absent("no isolated margin account")
         now = self._clock()
+        for symbol in rows:
+            self._absent.pop(symbol, None)
+        for symbol, since in self._absent.items():
+            if symbol in missing and since.age(now) < _ABSENT_SECONDS:
+                rows[symbol] = Absent("no isolated margin account")
         for symbol, (row, since) in self._refused.items():
             if symbol in missing and since.age(now) < _RETRY_SECONDS:
                 rows[symbol] = row
@@ -175,7 +189,9 @@ class Reader:
             symbol: Unreadable("the answer for all accounts has no row for it") for symbol in symbols
         }
         waiting = in_chunks(symbols)
-        while waiting:
+        for _ in range(_BY_NAME_A_READ):
+            if not waiting:
+                break
             chunk = waiting.pop(0)
             try:
                 answer = self._adapter.fetch(chunk)
@@ -184,20 +200,27 @@ class Reader:
                     return rows, error.retry_after if isinstance(error, UnavailableError) else 0.0
                 if len(chunk) > 1:
                     waiting += [[symbol] for symbol in chunk]
-                    continue
-                rows[chunk[0]] = Unreadable(str(error))
-                self._refused[chunk[0]] = (Unreadable(str(error)), self._clock())
+                else:
+                    rows[chunk[0]] = self._refuse(chunk[0], str(error))
                 continue
             for symbol in chunk:
-                rows[symbol] = answer.rows.get(symbol, Absent("no isolated margin account"))
-                if _is_absent(rows[symbol]):
-                    self._absent.add(symbol)
+                # A pair without account has a placeholder row; no row at all is no answer.
+                row = answer.rows.get(symbol) or self._refuse(symbol, "no answer has a row for it")
+                rows[symbol] = row
+                if isinstance(row, PairAccount) and row.is_absent:
+                    self._absent[symbol] = self._clock()
         return rows, 0.0
+
+    def _refuse(self, symbol: str, why: str) -> Unreadable:
+        """Remember for a while that asking for `symbol` by name leads nowhere."""
+        refused = Unreadable(why)
+        self._refused[symbol] = (refused, self._clock())
+        return refused
 
     def _ratios(
         self, symbols: Mapping[str, str], rows: Mapping[str, Row], *, borrowed: bool
-    ) -> tuple[dict[str, Decimal], float]:
-        ratios: dict[str, Decimal] = {}
+    ) -> tuple[dict[str, TierRatios], float]:
+        ratios: dict[str, TierRatios] = {}
         pause, left = 0.0, _TIERS_A_READ
         for pair, symbol in symbols.items():
             row = rows[pair]
@@ -207,9 +230,9 @@ class Reader:
                 left -= 1
                 pause = self._read_tiers(symbol)
             tiers, _ = self._tiers.get(symbol, ((), None))
-            ratio = tier_liquidation_ratio(tiers, row.holdings)
-            if ratio is not None:
-                ratios[pair] = ratio
+            found = tier_ratios(tiers, row.holdings)
+            if found:
+                ratios[pair] = found
         return ratios, pause
 
     def _tiers_are_due(self, symbol: str) -> bool:
@@ -230,8 +253,24 @@ class Reader:
         return 0.0
 
 
-def _is_absent(row: Row) -> bool:
-    return isinstance(row, Absent) or (isinstance(row, PairAccount) and row.is_absent)
+class _Worker(threading.Thread):
+    """One thread that reads. `stopped` ends it, and what it reads after that no longer counts."""
+
+    def __init__(self, serve: Callable[[_Worker], None]) -> None:
+        super().__init__(name=THREAD_NAME, daemon=True)
+        self.stopped = threading.Event()
+        self.reader: Reader | None = None
+        self._serve = serve
+
+    def run(self) -> None:
+        """Read until stopped."""
+        self._serve(self)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether one request of its takes longer than any answer is worth waiting for."""
+        since = self.reader.asking_since if self.reader else None
+        return since is not None and time.monotonic() - since > _HANGING_SECONDS
 
 
 class Monitor:
@@ -253,11 +292,14 @@ class Monitor:
         self._borrowed = borrowed
         self._clock = clock
         self._pairs: frozenset[str] = frozenset()
+        self._also: frozenset[str] = frozenset()
         self._snapshot: Snapshot | None = None
         self._problem: IsolatedMarginError | None = None
+        self._trouble: str | None = None
+        self._failing_since = 0.0
         self._failures = 0
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._worker: _Worker | None = None
+        self._hanging: list[_Worker] = []
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -273,67 +315,104 @@ class Monitor:
         """Read the accounts of `pairs` from the next refresh on."""
         self._pairs = frozenset(pairs)
 
+    def also_watch(self, pair: str) -> None:
+        """Read the account of one more pair from the next refresh on, for as long as this runs."""
+        if len(self._also) < _MOST_ALSO:
+            self._also |= {pair}
+
     def start(self) -> None:
-        """Begin to read, or begin again where the thread has died."""
-        if self._thread and self._thread.is_alive():
-            return
-        if self._thread:
+        """Begin to read, or begin again where the thread that reads has died or hangs."""
+        worker = self._worker
+        if worker and worker.is_alive():
+            if not worker.hangs or not self._give_up(worker):
+                return
+        elif worker:
             logger.error("The thread that reads the isolated margin accounts has died; starting another.")
-        self._thread = threading.Thread(target=self._run, args=(self._stop,), name=THREAD_NAME, daemon=True)
-        self._thread.start()
+        self._worker = _Worker(self._serve)
+        self._worker.start()
+
+    def _give_up(self, worker: _Worker) -> bool:
+        """Leave a hanging worker to itself; False where too many hang already to start yet another."""
+        self._hanging = [other for other in self._hanging if other.is_alive()]
+        if len(self._hanging) >= _MOST_HANGING:
+            return False
+        logger.error("A read of the isolated margin accounts hangs; it is given up, and another begins.")
+        worker.stopped.set()
+        self._hanging.append(worker)
+        return True
 
     def stop(self, timeout: float = 2.0) -> None:
         """End reading. A request that is under way is not waited for longer than `timeout` seconds."""
-        self._stop.set()
-        if self._thread and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
-        self._stop, self._thread = threading.Event(), None
+        worker, self._worker = self._worker, None
+        if worker:
+            worker.stopped.set()
+            worker.join(timeout)
 
     def reading(self, pair: str, snapshot: Snapshot | None) -> Reading:
         """Return what `snapshot`, the newest, knows of the pair's account, and its age now."""
-        trouble = str(self._problem) if self._problem else None
         if snapshot is None:
-            return Reading(None, trouble=trouble)
-        return snapshot.reading(pair, self._clock(), trouble)
+            return Reading(None, trouble=self._trouble)
+        return snapshot.reading(pair, self._clock(), self._trouble)
 
-    def _run(self, stop: threading.Event) -> None:
-        reader = self._make_reader()
+    def _serve(self, worker: _Worker) -> None:
         try:
-            while not stop.is_set():
+            while not worker.stopped.is_set():
                 started = time.monotonic()
-                wait = self._attempt(reader)
-                stop.wait(max(wait - (time.monotonic() - started), 0.0))
+                outcome = self._read(worker)
+                if worker.stopped.is_set():
+                    return
+                wait = self._note(outcome)
+                worker.stopped.wait(max(wait - (time.monotonic() - started), 0.0))
         finally:
-            reader.close()
+            if worker.reader:
+                worker.reader.close()
 
-    def _attempt(self, reader: Reader) -> float:
-        """Read once; return the seconds from its start to the next."""
+    def _read(self, worker: _Worker) -> Snapshot | IsolatedMarginError:
         try:
-            snapshot = reader.read(self._pairs, borrowed=self._borrowed)
+            worker.reader = worker.reader or self._make_reader()
+            return worker.reader.read(self._pairs | self._also, borrowed=self._borrowed)
         except IsolatedMarginError as error:
-            return self._failed(error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the thread lives on and the account ages
-            return self._failed(AnswerError(f"reading fails unexpectedly ({type(error).__name__})"))
-        self._snapshot = snapshot
+            return error
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread lives on
+            return AnswerError(f"reading fails unexpectedly ({type(error).__name__})")
+
+    def _note(self, outcome: Snapshot | IsolatedMarginError) -> float:
+        """Take in what a read came to; return the seconds from its start to the next."""
+        if isinstance(outcome, IsolatedMarginError):
+            return self._failed(outcome)
+        self._snapshot = outcome
         if self._problem:
             logger.info("The isolated margin accounts are read again, after %s failures.", self._failures)
-        self._problem, self._failures = None, 0
-        return max(self._refresh_seconds, snapshot.pause)
+        self._problem, self._trouble, self._failures = None, None, 0
+        return max(self._refresh_seconds, outcome.pause)
 
     def _failed(self, problem: IsolatedMarginError) -> float:
-        changed = str(problem) != str(self._problem)
+        news = str(problem) != str(self._problem)
+        now = time.time()
+        if self._problem is None:
+            self._failing_since = now
         self._problem = problem
         self._failures += 1
         wait = self._backoff(problem)
-        if changed:
-            logger.warning(
-                "The isolated margin accounts cannot be read: %s. Next attempt in %.0f s.", problem, wait
-            )
+        since, again = _clock_time(self._failing_since), _clock_time(now + wait)
+        self._trouble = f"{problem}; since {since}, next attempt {again}"
+        if news:
+            logger.warning("The isolated margin accounts cannot be read: %s.", self._trouble)
         return wait
 
     def _backoff(self, problem: IsolatedMarginError) -> float:
         longest = _CREDENTIALS_BACKOFF if isinstance(problem, CredentialsError) else _LONGEST_BACKOFF
-        # Twice as long after each failure, and spread, so that many bots do not ask in step.
-        doubled = self._refresh_seconds * 2.0 ** min(self._failures - 1, 16) * random.uniform(1.0, 1.2)
         asked_for = problem.retry_after if isinstance(problem, UnavailableError) else 0.0
-        return max(min(doubled, longest), self._refresh_seconds, asked_for)
+        # Twice as long after each failure, and spread, so that many bots do not ask in step.
+        doubled = self._refresh_seconds * 2.0 ** min(self._failures - 1, 16)
+        if problem.status in _RATE_LIMITED:
+            # A second 429 says that the wait was too short, and the next may be a ban.
+            doubled, longest = (
+                asked_for * 2.0 ** min(self._failures - 1, 16),
+                max(asked_for, _RATE_LIMITED_BACKOFF),
+            )
+        return max(min(doubled, longest), self._refresh_seconds, asked_for) * random.uniform(1.0, 1.2)
+
+
+def _clock_time(wall: float) -> str:
+    return f"{datetime.fromtimestamp(wall, UTC):%H:%M:%S} UTC"

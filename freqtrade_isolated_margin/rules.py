@@ -13,19 +13,22 @@ from decimal import ROUND_DOWN, Decimal, localcontext
 from enum import StrEnum
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .account import Absent, MarginLevelStatus, PairAccount, Row, Unreadable
 from .margin import (
+    HIGHEST_BELIEVABLE_RATIO,
     INFINITY,
+    LOWEST_BELIEVABLE_RATIO,
     ONE,
+    PLACE,
     ZERO,
     Holdings,
     Side,
-    believable_ratio,
+    TierRatios,
     distance,
     exact,
-    implied_liquidation_ratio,
+    implied_ratio_range,
     largest_borrowed_entry,
     liquidation_distance,
     liquidation_price,
@@ -114,7 +117,7 @@ def _statuses(value: object) -> object:
 
 
 class Rules(StrictSettings):
-    """What makes an entry full, smaller or impossible. All five can be changed for one pair."""
+    """What makes an entry full, smaller or impossible. All of it can be changed for one pair."""
 
     margin_level: LevelBand = LevelBand()
     liquidation_distance: DistanceBand = DistanceBand()
@@ -125,6 +128,8 @@ class Rules(StrictSettings):
     )
     entry_funding: Literal["spot", "borrowed"] = "spot"
     without_account: Literal["allow", "block"] = "allow"
+    level_tolerance: Annotated[Number, Field(ge=0, le=Decimal("0.5"))] = Decimal("0.02")
+    """How far the reported margin level may be from the one at the index price, as a fraction of it."""
 
 
 class Outcome(StrEnum):
@@ -157,14 +162,14 @@ class Reading:
     """The newest that is known of one pair's account, and how old that is.
 
     `row` is None where nothing was ever read. `age_seconds` counts from when it was asked for.
-    `liquidation_ratio` is that of the account's tier, where the exchange has told it; `trouble` says why
+    `tier_ratios` are the liquidation ratios of its tiers, where the exchange has told; `trouble` says why
     the newest attempt to read failed, if it did.
     """
 
     row: Row | None
     age_seconds: float = 0.0
     read_at: datetime | None = None
-    liquidation_ratio: Decimal | None = None
+    tier_ratios: TierRatios | None = None
     trouble: str | None = None
 
 
@@ -311,7 +316,7 @@ def _active(
     leverage: Decimal,
 ) -> EntryDecision:
     limits = list(_standing(account, rules))
-    risk = _assess(account, reading.liquidation_ratio)
+    risk = _assess(account, reading.tier_ratios, rules.level_tolerance)
     limits += _risk_limits(risk, rules)
     max_stake = None
     if rules.entry_funding == "borrowed":
@@ -328,6 +333,10 @@ def _active(
     return _verdict(
         pair, side, reading, max_age_seconds, limits, max_stake, risk if account.has_debt else None
     )
+
+
+# What Binance prints instead of a margin level without debt (recorded), and maybe above it.
+_NO_LEVEL = Decimal(999)
 
 
 def _standing(account: PairAccount, rules: Rules) -> Iterator[_Limit]:
@@ -347,46 +356,58 @@ class _Risk(NamedTuple):
     level: Decimal
     distance: Decimal
     ratio: Decimal
-    """The liquidation ratio: the highest that the tier, or else the tables, and the reported price give."""
+    """The highest liquidation ratio that an entry may bring: of the tiers, and of the reported price."""
     contradiction: str | None = None
     has_debt: bool = True
 
 
-def _assess(account: PairAccount, tier_ratio: Decimal | None) -> _Risk:
+def _assess(account: PairAccount, tiers: TierRatios | None, tolerance: Decimal) -> _Risk:
     holdings, index = account.holdings, account.index_price
-    ratio = tier_ratio or published_liquidation_ratio(account.margin_ratio)
+    published = published_liquidation_ratio(account.margin_ratio)
+    ratio, highest = tiers or TierRatios(published, published)
     if index == 0:
-        return _Risk(ZERO, ZERO, ratio, "its index price is 0", account.has_debt)
+        return _Risk(ZERO, ZERO, highest, "its index price is 0", account.has_debt)
     if not account.has_debt:
-        return _Risk(INFINITY, INFINITY, ratio, has_debt=False)
+        return _Risk(INFINITY, INFINITY, highest, has_debt=False)
     recomputed = margin_level(holdings, index)
     room = liquidation_distance(holdings, ratio, index)
     level = min(recomputed, account.margin_level)
+    apart = _apart(account.margin_level, recomputed, tolerance)
+    if apart or room == 0:
+        return _Risk(level, room, highest, apart)
     reported = account.liquidate_price
-    if room == 0:
-        return _Risk(level, ZERO, ratio)
     if reported == 0:
         # Recorded only without debt; with debt it can only mean that no price liquidates.
-        missing = (
-            None if liquidation_price(holdings, ratio) is None else "it owes, but its liquidation price is 0"
-        )
-        return _Risk(level, room, ratio, missing)
-    implied = implied_liquidation_ratio(holdings, reported)
+        price = liquidation_price(holdings, ratio)
+        missing = "it owes, but its liquidation price is 0" if price and price >= PLACE else None
+        return _Risk(level, room, highest, missing)
+    low, high = implied_ratio_range(holdings, reported)
     return _Risk(
         level=level,
         distance=min(room, distance(reported, index)),
-        ratio=max(ratio, implied),
-        contradiction=_disbelief(reported, implied, recomputed),
+        ratio=max(highest, min(high, HIGHEST_BELIEVABLE_RATIO)),
+        contradiction=_disbelief(reported, low, high, recomputed),
     )
 
 
-def _disbelief(reported: Decimal, implied: Decimal, level: Decimal) -> str | None:
-    if not believable_ratio(implied):
-        shown = "no ratio at all" if implied == INFINITY else plain(implied, 4)
+def _apart(reported: Decimal, recomputed: Decimal, tolerance: Decimal) -> str | None:
+    # The level and the index price of one answer need not be of one moment: 0.2 % apart is on record.
+    if reported == _NO_LEVEL and recomputed >= _NO_LEVEL:
+        return None
+    if abs(reported - recomputed) <= tolerance * recomputed:
+        return None
+    found = f"its margin level {plain(reported, 4)} is {plain(recomputed, 4)} at its index price"
+    return f"{found}, more than {_percent(tolerance)} apart (level_tolerance)"
+
+
+def _disbelief(reported: Decimal, low: Decimal, high: Decimal, level: Decimal) -> str | None:
+    """Say why a liquidation price that means a ratio from `low` to `high` cannot be right, or None."""
+    if high < LOWEST_BELIEVABLE_RATIO or low > HIGHEST_BELIEVABLE_RATIO:
+        shown = "no ratio at all" if low == INFINITY else plain(low, 4)
         return (
             f"its liquidation price {reported:f} stands for a liquidation ratio of {shown}, not 1.04 to 1.30"
         )
-    if implied >= level:
+    if low >= level:
         return f"its liquidation price {reported:f} lies on the wrong side of its index price"
     return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
@@ -41,6 +41,8 @@ class Settings(Rules):
     """Seconds after which an account counts as too old to allow an entry."""
     recv_window: Annotated[int, Field(strict=True, ge=1, le=60000)] = 10000
     """Milliseconds for which the exchange takes a signed request."""
+    weight_budget: Annotated[int, Field(strict=True, ge=20, le=12000)] = 1200
+    """What the reads may use of the 12,000 weight a minute that Binance gives to an address."""
     pairs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Changes of the rules for single pairs."""
 
@@ -62,6 +64,16 @@ class Settings(Rules):
             raise ValueError(
                 f"max_age_seconds ({self.max_age_seconds}) must be more than refresh_seconds "
                 f"({self.refresh_seconds}), or every account is too old before the next is read"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _affordable(self) -> Settings:
+        needed = 600 / self.refresh_seconds
+        if needed > self.weight_budget:
+            raise ValueError(
+                f"weight_budget ({self.weight_budget} a minute) is too small for a read (weight 10) every "
+                f"{self.refresh_seconds} s (refresh_seconds): it takes {needed:.0f}"
             )
         return self
 
@@ -93,6 +105,20 @@ class Settings(Rules):
     def rules_for(self, pair: str) -> Rules:
         """Return the rules of `pair`; a futures pair has those of its spot pair."""
         return self._pair_rules.get(spot_pair(pair), self.rules)
+
+    def check_pairs(self, markets: Iterable[str]) -> None:
+        """Refuse rules for a pair that is not among `markets`: a misspelt one leaves the meant one unchanged.
+
+        Does nothing where no markets are known.
+
+        :raises SettingsError: for such a pair.
+        """
+        known = {spot_pair(pair) for pair in markets}
+        for pair in self.pairs:
+            if known and spot_pair(pair) not in known:
+                close = difflib.get_close_matches(spot_pair(pair), known, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise SettingsError(f"{SECTION}.pairs.{pair}: the exchange has no such pair{hint}")
 
     @property
     def borrows(self) -> bool:

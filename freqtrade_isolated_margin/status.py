@@ -11,10 +11,9 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from .account import Absent, PairAccount, Row
-from .adapter import IsolatedMarginAdapter
 from .configuration import has_dynamic_pairs, load_config, load_settings, whitelist
 from .errors import CredentialsError, IsolatedMarginError
-from .guard import credentials_of, exchange_section
+from .guard import build_adapter, check_funding, credentials_of
 from .margin import Side
 from .monitor import Moment, Reader, Snapshot
 from .rules import EntryDecision, Outcome, decide, plain
@@ -37,9 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         config = load_config(arguments)
         settings = load_settings(config, arguments.strategy)
+        check_funding(config, settings)
         snapshot, pairs = _read(config, settings, arguments.pairs)
     except IsolatedMarginError as error:
         _print_error(error, as_json=arguments.json)
+        return EXIT_ERROR
+    except Exception as error:  # noqa: BLE001 - a traceback's exit status would say that a pair is blocked
+        unexpected = IsolatedMarginError(f"the accounts cannot be shown ({type(error).__name__})")
+        _print_error(unexpected, as_json=arguments.json)
         return EXIT_ERROR
     lines = [_line(pair, snapshot, settings, Side(arguments.side)) for pair in pairs]
     if arguments.json:
@@ -56,11 +60,10 @@ def _read(config: dict[str, Any], settings: Settings, asked: Sequence[str]) -> t
             "no API key is set: set ISOLATED_MARGIN_API_KEY and ISOLATED_MARGIN_API_SECRET, or exchange.key "
             "and exchange.secret of a configuration for binance"
         )
-    adapter = IsolatedMarginAdapter(
-        credentials, recv_window=settings.recv_window, exchange=exchange_section(config)
-    )
+    adapter = build_adapter(credentials, settings, config)
     try:
         adapter.load_markets()
+        settings.check_pairs(adapter.pairs().values())
         pairs: list[str] | None = list(dict.fromkeys(asked))
         if not pairs:
             dynamic = has_dynamic_pairs(config)
@@ -161,6 +164,8 @@ def _print_table(snapshot: Snapshot, lines: list[Line], settings: Settings) -> N
 
 
 def _cells(line: Line) -> list[str]:
+    from rich.markup import escape  # noqa: PLC0415 - as above
+
     shown = _pair_json(line)
     decision = line.decision
     style = _STYLES[decision.outcome]
@@ -169,15 +174,15 @@ def _cells(line: Line) -> list[str]:
         share += f" ≤ {decision.max_stake:f}"
     room = decision.liquidation_distance
     return [
-        line.pair,
+        escape(line.pair),
         shown["account"],
-        (shown["status"] or "–").replace("_", " ").lower(),
+        escape((shown["status"] or "–").replace("_", " ").lower()),
         _short(shown["margin_level"], 4),
         shown["index_price"] or "–",
         shown["liquidation_price"] or "–",
         "–" if room is None else f"{plain(room * 100, 2)} %",
         f"[{style}]{decision.outcome}{share}[/]",
-        "; ".join(decision.reasons),
+        escape("; ".join(decision.reasons)),
     ]
 
 

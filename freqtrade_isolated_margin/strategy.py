@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from math import isfinite, isnan, nan, nextafter
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 from freqtrade.enums import TRADE_MODES
 from freqtrade.exceptions import OperationalException
@@ -24,13 +24,14 @@ from freqtrade.persistence import PairLocks, Trade
 from freqtrade.strategy import IStrategy
 from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 
+from . import guard
 from .account import PairAccount
 from .errors import CredentialsError, SettingsError
 from .guard import Guard, Judge, StandIn, build_guard, say_once
 from .margin import ONE, Side, exact
 from .protection import make_loadable
 from .rules import EntryDecision, Outcome, Rule
-from .settings import SECTION, Settings, spot_pair
+from .settings import SECTION, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,9 @@ class IsolatedMarginMixin(IStrategy):  # type: ignore[misc]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name, handler in _HANDLERS.items():
-            setattr(cls, name, _guarded(name, handler, inspect.getattr_static(cls, name)))
+        for name, (handler, refusal) in _HANDLERS.items():
+            setattr(cls, name, _guarded(name, handler, refusal, inspect.getattr_static(cls, name)))
+        cls.ft_bot_cleanup = _cleaning(inspect.getattr_static(cls, "ft_bot_cleanup"))
         cls.protections = _Protections(inspect.getattr_static(cls, "protections"))
 
     def margin_account(self, pair: str) -> PairAccount | None:
@@ -79,7 +81,7 @@ class IsolatedMarginMixin(IStrategy):  # type: ignore[misc]
         """Return the sides on which `pair` should be locked now, and by which rule; None if on none."""
         judge = _judge(self)
         asked = judge.decision(pair, Side(side))
-        if not asked.blocks or (isinstance(judge, Guard) and judge.is_waiting(asked)):
+        if not asked.blocks or judge.is_waiting(asked):
             return None
         other = judge.decision(pair, Side.SHORT if side == Side.LONG else Side.LONG)
         return ("*" if other.blocks or not self.can_short else str(side)), asked.rule
@@ -93,22 +95,13 @@ class IsolatedMarginMixin(IStrategy):  # type: ignore[misc]
         elif not settings.enabled:
             logger.warning('The isolated margin guard is off ("isolated_margin": {"enabled": false}).')
             self._margin_judge = StandIn(Outcome.ALLOW, "the guard is off (enabled false)")
+            _lift_left_locks(self)
         else:
             _start_guard(self, settings)
         super().ft_bot_start(**kwargs)
         make_loadable(self)
         if isinstance(self._margin_judge, Guard):
             check_guarded(self)
-
-    def ft_bot_cleanup(self) -> None:
-        """Stop reading (freqtrade's hook)."""
-        judge, self._margin_judge = self._margin_judge, None
-        try:
-            if isinstance(judge, Guard):
-                judge.stop()
-        except Exception:
-            logger.exception("Stopping to read the isolated margin accounts failed.")
-        super().ft_bot_cleanup()
 
 
 def _settings(strategy: IsolatedMarginMixin) -> Settings:
@@ -120,26 +113,18 @@ def _settings(strategy: IsolatedMarginMixin) -> Settings:
 
 def _start_guard(strategy: IsolatedMarginMixin, settings: Settings) -> None:
     try:
-        guard = build_guard(strategy.config, settings)
+        judge = build_guard(strategy.config, settings)
+        exchange = getattr(strategy.dp, "_exchange", None)
+        settings.check_pairs(exchange.markets if exchange else ())
     except (SettingsError, CredentialsError) as error:
         raise OperationalException(str(error)) from None
-    _check_pairs(strategy, settings)
     strategy._margin_locks, strategy._margin_told = None, {}
-    strategy._margin_judge = guard
-    guard.start(strategy.dp.current_whitelist())
+    strategy._margin_judge = judge
+    judge.start(strategy.dp.current_whitelist())
     logger.info(
         "The isolated margin guard reads the accounts every %g s; entries are refused until it has.",
         settings.refresh_seconds,
     )
-
-
-def _check_pairs(strategy: IsolatedMarginMixin, settings: Settings) -> None:
-    """Refuse rules for a pair that does not exist: a misspelt one would leave the meant one unchanged."""
-    exchange = getattr(strategy.dp, "_exchange", None)
-    known = {spot_pair(pair) for pair in exchange.markets} if exchange else set()
-    for pair in settings.pairs:
-        if known and spot_pair(pair) not in known:
-            raise OperationalException(f"{SECTION}.pairs.{pair}: the exchange has no such pair")
 
 
 _OFF_DUTY = StandIn(Outcome.ALLOW, "the guard stands down outside of live and dry runs")
@@ -158,64 +143,56 @@ def _judge(strategy: IsolatedMarginMixin) -> Judge:
 
 # ----- the wrappers around a strategy's callbacks
 
-_Handler = Callable[[IsolatedMarginMixin, Judge, Callable[..., Any], dict[str, Any]], Any]
+_Bind = Callable[[], Callable[..., Any]]
+_Handler = Callable[[IsolatedMarginMixin, Judge, _Bind, dict[str, Any]], Any]
 
 
-def _guarded(name: str, handler: _Handler, inner: Any) -> Callable[..., Any]:
-    """Return a callback that asks `inner`, and then the guard if it is the outermost of its strategy."""
+def _guarded(name: str, handler: _Handler, refusal: Any, inner: Any) -> Callable[..., Any]:
+    """Return a callback that asks `inner`, and then the guard if it is the outermost of its strategy.
+
+    Whatever raises on the way to a verdict is `refusal`: freqtrade would go ahead.
+    """
 
     # `wraps` keeps the qualified name too: freqtrade tells by it whether the user has overridden it.
     @functools.wraps(inner.__func__ if isinstance(inner, staticmethod | classmethod) else inner)
     def callback(self: IsolatedMarginMixin, *args: Any, **kwargs: Any) -> Any:
-        bound = inner.__get__(self, type(self)) if hasattr(type(inner), "__get__") else inner
+        def bind() -> Callable[..., Any]:
+            found = inner.__get__(self, type(self)) if hasattr(type(inner), "__get__") else inner
+            return cast("Callable[..., Any]", found)
+
         judge = _judge(self)
         off_duty = isinstance(judge, StandIn) and judge.outcome is Outcome.ALLOW
-        if off_duty or inspect.getattr_static(type(self), name) is not callback:
-            return bound(*args, **kwargs)
-        if args:
+        # Inside a callback of the strategy's own, what it asks of itself is judged with the result.
+        if off_duty or guard.inside.on or inspect.getattr_static(type(self), name) is not callback:
+            return bind()(*args, **kwargs)
+        try:
             kwargs |= zip(_PARAMETERS[name], args, strict=False)
-        return handler(self, judge, bound, kwargs)
+            return handler(self, judge, bind, kwargs)
+        except Exception:
+            logger.exception("The isolated margin guard failed in %s; it refuses.", name)
+            return refusal
 
-    callback._margin_guarded = True  # type: ignore[attr-defined]
     return callback
 
 
-def _own_result(bound: Callable[..., Any], kwargs: dict[str, Any], default: Any) -> Any:
+def _own_result(bind: _Bind, kwargs: dict[str, Any], default: Any) -> Any:
     """Call the strategy's own callback, and treat it as freqtrade would where it raises."""
 
     # Without arguments here, since freqtrade has already copied the trade for it.
-    @functools.wraps(bound)
-    def call() -> Any:
-        return bound(**kwargs)
+    def own_callback() -> Any:
+        with guard.inside:
+            return bind()(**kwargs)
 
-    return strategy_safe_wrapper(call, default_retval=default, supress_error=True)()
-
-
-def _refusing(refusal: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Turn what raises inside the guard into `refusal`: freqtrade would go ahead."""
-
-    def decorate(judged: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(judged)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return judged(*args, **kwargs)
-            except Exception:
-                logger.exception("The isolated margin guard failed; the entry is refused.")
-                return refusal
-
-        return run
-
-    return decorate
+    return strategy_safe_wrapper(own_callback, default_retval=default, supress_error=True)()
 
 
 def _confirm_trade_entry(
-    strategy: IsolatedMarginMixin, judge: Judge, bound: Callable[..., Any], kwargs: dict[str, Any]
+    strategy: IsolatedMarginMixin, judge: Judge, bind: _Bind, kwargs: dict[str, Any]
 ) -> Any:
-    own = _own_result(bound, kwargs, default=True)
+    own = _own_result(bind, kwargs, default=True)
     return own if own and _may_enter(strategy, judge, kwargs) else False
 
 
-@_refusing(refusal=False)
 def _may_enter(strategy: IsolatedMarginMixin, judge: Judge, kwargs: dict[str, Any]) -> bool:
     decision = judge.decision(kwargs["pair"], Side(kwargs["side"]))
     if decision.blocks:
@@ -231,26 +208,24 @@ def _may_enter(strategy: IsolatedMarginMixin, judge: Judge, kwargs: dict[str, An
 
 
 def _custom_stake_amount(
-    strategy: IsolatedMarginMixin, judge: Judge, bound: Callable[..., Any], kwargs: dict[str, Any]
+    strategy: IsolatedMarginMixin, judge: Judge, bind: _Bind, kwargs: dict[str, Any]
 ) -> Any:
-    own = _own_result(bound, kwargs, default=kwargs["proposed_stake"])
-    return _cut_entry(strategy, judge, own, kwargs)
-
-
-@_refusing(refusal=0.0)
-def _cut_entry(strategy: IsolatedMarginMixin, judge: Judge, own: Any, kwargs: dict[str, Any]) -> Any:
+    own = _own_result(bind, kwargs, default=kwargs["proposed_stake"])
     decision = judge.decision(kwargs["pair"], Side(kwargs["side"]), Decimal(str(kwargs["leverage"])))
-    return _cut(strategy, decision, own, kwargs["min_stake"], kwargs["max_stake"])
+    return _cut(strategy, judge, decision, own, kwargs["min_stake"], kwargs["max_stake"])
 
 
 def _adjust_trade_position(
-    strategy: IsolatedMarginMixin, judge: Judge, bound: Callable[..., Any], kwargs: dict[str, Any]
+    strategy: IsolatedMarginMixin, judge: Judge, bind: _Bind, kwargs: dict[str, Any]
 ) -> Any:
-    own = _own_result(bound, kwargs, default=None)
+    own = _own_result(bind, kwargs, default=None)
     stake, *tag = own if isinstance(own, tuple) and own else (own,)
     if not _is_increase(stake):
         return own
-    cut = _cut_increase(strategy, judge, stake, kwargs)
+    trade = kwargs["trade"]
+    leverage = Decimal(str(trade.leverage or 1))
+    decision = judge.decision(trade.pair, Side(trade.trade_direction), leverage)
+    cut = _cut(strategy, judge, decision, stake, kwargs["min_stake"], kwargs["max_stake"])
     if cut is stake:
         return own
     if not cut:
@@ -266,40 +241,34 @@ def _is_increase(stake: Any) -> bool:
         return False
 
 
-@_refusing(refusal=0.0)
-def _cut_increase(strategy: IsolatedMarginMixin, judge: Judge, stake: Any, kwargs: dict[str, Any]) -> Any:
-    trade = kwargs["trade"]
-    leverage = Decimal(str(trade.leverage or 1))
-    decision = judge.decision(trade.pair, Side(trade.trade_direction), leverage)
-    return _cut(strategy, decision, stake, kwargs["min_stake"], kwargs["max_stake"])
-
-
 def _cut(
     strategy: IsolatedMarginMixin,
+    judge: Judge,
     decision: EntryDecision,
     stake: Any,
     min_stake: float | None,
     max_stake: float,
 ) -> Any:
     """Return what `decision` leaves of `stake`: itself where it changes nothing, 0.0 to refuse."""
-    if decision.blocks:
-        _log_refusal(strategy, decision)
-        return 0.0
     wanted = _number(stake)
-    if isnan(wanted):
+    if decision.blocks or isnan(wanted):
         # freqtrade takes a text for no stake, and would compute with a NaN.
+        _log_refusal(strategy, decision)
         return 0.0
     if decision.factor == ONE and decision.max_stake is None:
         return stake
     wanted = min(wanted, max_stake)
     left = _shrunk(wanted, decision)
-    if decision.factor == ONE and left == wanted:
-        return stake
-    if not isfinite(left) or left <= 0 or (min_stake is not None and left < min_stake):
-        logger.info(
-            "Entry refused, %s of %s is below the minimum stake %s: %s", left, stake, min_stake, decision
-        )
+    untouched = decision.factor == ONE and left == wanted
+    too_small = not isfinite(left) or left <= 0 or (min_stake is not None and left < min_stake)
+    if too_small and not untouched:
+        logger.info("Entry refused, %s left of %s is below the minimum stake: %s", left, stake, decision)
         return 0.0
+    if decision.max_stake is not None and not judge.claim(decision):
+        logger.info("Entry refused, another was allowed since the account was read: %s", decision)
+        return 0.0
+    if untouched:
+        return stake
     logger.info("Stake cut from %s to %s: %s", stake, left, decision)
     return left
 
@@ -325,25 +294,20 @@ def _shrunk(stake: float, decision: EntryDecision) -> float:
 
 
 def _check_entry_timeout(
-    strategy: IsolatedMarginMixin, judge: Judge, bound: Callable[..., Any], kwargs: dict[str, Any]
+    _strategy: IsolatedMarginMixin, judge: Judge, bind: _Bind, kwargs: dict[str, Any]
 ) -> Any:
-    own = _own_result(bound, kwargs, default=False)
-    return own or _must_cancel(strategy, judge, kwargs)
-
-
-@_refusing(refusal=True)
-def _must_cancel(_strategy: IsolatedMarginMixin, judge: Judge, kwargs: dict[str, Any]) -> bool:
+    own = _own_result(bind, kwargs, default=False)
+    if own:
+        return own
     trade = kwargs["trade"]
     decision = judge.decision(trade.pair, Side(trade.trade_direction))
-    if not decision.blocks or (isinstance(judge, Guard) and judge.is_waiting(decision)):
+    if not decision.blocks or judge.is_waiting(decision):
         return False
     logger.info("The unfilled entry order of %s is to be cancelled: %s", trade.pair, decision)
     return True
 
 
-def _bot_loop_start(
-    strategy: IsolatedMarginMixin, judge: Judge, bound: Callable[..., Any], kwargs: dict[str, Any]
-) -> Any:
+def _bot_loop_start(strategy: IsolatedMarginMixin, judge: Judge, bind: _Bind, kwargs: dict[str, Any]) -> None:
     if isinstance(judge, Guard):
         try:
             _tend(strategy, judge, strategy.dp.current_whitelist())
@@ -351,44 +315,74 @@ def _bot_loop_start(
             logger.exception("Tending the isolated margin locks failed; entries are still vetoed.")
             # Or the next query of the bot itself would find the session unusable.
             Trade.rollback()
-    return bound(**kwargs)
+    _own_result(bind, kwargs, default=None)
+    _restore(strategy)
 
 
-_HANDLERS: dict[str, _Handler] = {
-    "confirm_trade_entry": _confirm_trade_entry,
-    "custom_stake_amount": _custom_stake_amount,
-    "adjust_trade_position": _adjust_trade_position,
-    "check_entry_timeout": _check_entry_timeout,
-    "bot_loop_start": _bot_loop_start,
+def _restore(strategy: IsolatedMarginMixin) -> None:
+    """Take back a callback that was assigned to the running strategy: it would go past the guard."""
+    for name in _HANDLERS.keys() & vars(strategy).keys():
+        delattr(strategy, name)
+        logger.error(
+            "%s was assigned to the running strategy and is taken back: the isolated margin guard cannot "
+            "guard it. Override it as a method of the strategy instead.",
+            name,
+        )
+
+
+# What is guarded, by whom, and what an error on the way to a verdict comes to.
+_HANDLERS: dict[str, tuple[_Handler, Any]] = {
+    "confirm_trade_entry": (_confirm_trade_entry, False),
+    "custom_stake_amount": (_custom_stake_amount, 0.0),
+    "adjust_trade_position": (_adjust_trade_position, None),
+    "check_entry_timeout": (_check_entry_timeout, True),
+    "bot_loop_start": (_bot_loop_start, None),
 }
 _PARAMETERS = {name: list(inspect.signature(getattr(IStrategy, name)).parameters)[1:] for name in _HANDLERS}
+
+
+def _cleaning(inner: Any) -> Callable[[IsolatedMarginMixin], None]:
+    """Return freqtrade's clean-up hook, which first stops the guard, whoever overrides it."""
+
+    @functools.wraps(inner)
+    def ft_bot_cleanup(self: IsolatedMarginMixin) -> None:
+        try:
+            if isinstance(self._margin_judge, Guard):
+                former, self._margin_judge = self._margin_judge, StandIn(Outcome.BLOCK, "the bot is ending")
+                former.stop()
+        except Exception:
+            logger.exception("Stopping to read the isolated margin accounts failed.")
+        inner.__get__(self, type(self))()
+
+    return ft_bot_cleanup
 
 
 # ----- locks: what FreqUI and /locks show
 
 
-def _tend(strategy: IsolatedMarginMixin, guard: Guard, pairs: Iterable[str]) -> None:
+def _tend(strategy: IsolatedMarginMixin, judge: Guard, pairs: Iterable[str]) -> None:
     """Lock what is blocked, lift what has recovered, and log what has changed."""
     pairs = list(pairs)
-    guard.start(pairs)
+    judge.start(pairs)
     now = datetime.now(UTC)
     locks = _own_locks(strategy)
     for pair in pairs:
-        decision = _for_both_sides(strategy, guard, pair)
-        waiting = guard.is_waiting(decision)
+        decision = _for_both_sides(strategy, judge, pair)
+        waiting = judge.is_waiting(decision)
         if not waiting:
             _log_change(strategy, decision)
         if decision.blocks and not waiting:
             _lock(strategy, locks, decision, now)
         elif pair in locks:
-            strategy.unlock_reason(locks.pop(pair).reason)
+            strategy.unlock_reason(locks[pair].reason)
+            del locks[pair]
 
 
-def _for_both_sides(strategy: IsolatedMarginMixin, guard: Guard, pair: str) -> EntryDecision:
+def _for_both_sides(strategy: IsolatedMarginMixin, judge: Guard, pair: str) -> EntryDecision:
     """Return the milder of the verdicts on the sides that the strategy trades: a lock is for both."""
-    long = guard.decision(pair, Side.LONG)
+    long = judge.decision(pair, Side.LONG)
     if long.blocks and strategy.can_short:
-        return guard.decision(pair, Side.SHORT)
+        return judge.decision(pair, Side.SHORT)
     return long
 
 
@@ -415,6 +409,15 @@ def _own_locks(strategy: IsolatedMarginMixin) -> dict[str, _Lock]:
             if (lock.reason or "").startswith(LOCK_PREFIX)
         }
     return strategy._margin_locks
+
+
+def _lift_left_locks(strategy: IsolatedMarginMixin) -> None:
+    """Lift what an earlier run has left, where nobody would renew or lift it any more."""
+    try:
+        for lock in _own_locks(strategy).values():
+            strategy.unlock_reason(lock.reason)
+    except Exception:
+        logger.exception("The locks of an earlier run could not be lifted; they end with their candle.")
 
 
 def _log_change(strategy: IsolatedMarginMixin, decision: EntryDecision) -> None:
@@ -456,6 +459,8 @@ class _Protections:
 
 # ----- will freqtrade really ask?
 
+_WRAPPER_CODE = _guarded("", _bot_loop_start, None, IStrategy.bot_loop_start).__code__
+
 # What the handlers take from each call.
 _NEEDED: dict[str, set[str]] = {
     "confirm_trade_entry": {"pair", "side", "amount", "rate"},
@@ -472,8 +477,10 @@ def check_guarded(strategy: IsolatedMarginMixin) -> None:
     :raises OperationalException: where it would not; freqtrade changes monthly, strategies any time.
     """
     for name in _HANDLERS:
-        found = inspect.getattr_static(strategy, name)
-        if found is not inspect.getattr_static(type(strategy), name) or not hasattr(found, "_margin_guarded"):
+        found = inspect.getattr_static(type(strategy), name)
+        called = getattr(getattr(strategy, name), "__func__", None)
+        # By its code: `functools.wraps` would copy any mark to a decorator around it.
+        if called is not found or getattr(found, "__code__", None) is not _WRAPPER_CODE:
             raise OperationalException(
                 f"The isolated margin guard cannot guard {type(strategy).__name__}: {name} was replaced "
                 "after the class was made. Override it as a method of the strategy instead."

@@ -41,20 +41,24 @@ def asset(
     interest: Number = 0,
     locked: Number = 0,
     in_btc: Number = 0,
+    places: int = 8,
 ) -> Row:
-    """One side of a row: `total` is split into what is free and what is `locked`."""
-    net = Fraction(total) - Fraction(borrowed) - Fraction(interest)
+    """One side of a row, cut to `places`: `total` is split into what is free and what is `locked`."""
+    total, borrowed, interest, locked = (
+        Fraction(text(amount, places)) for amount in (total, borrowed, interest, locked)
+    )
+    net = total - borrowed - interest
     return {
         "asset": name,
         "borrowEnabled": True,
-        "borrowed": text(borrowed),
-        "free": text(Fraction(total) - Fraction(locked)),
-        "interest": text(interest),
-        "locked": text(locked),
-        "netAsset": text(net),
+        "borrowed": text(borrowed, places),
+        "free": text(total - locked, places),
+        "interest": text(interest, places),
+        "locked": text(locked, places),
+        "netAsset": text(net, places),
         "netAssetOfBtc": text(net * Fraction(in_btc)),
         "repayEnabled": True,
-        "totalAsset": text(total),
+        "totalAsset": text(total, places),
     }
 
 
@@ -74,6 +78,7 @@ def row(
     index: Number = 50_000,
     ratio: Number = "1.05",
     status: str = "EXCESSIVE",
+    places: int = 8,
     **overrides: object,
 ) -> Row:
     """Build a row that agrees with itself, liquidated at `ratio`; `overrides` replace single fields.
@@ -89,8 +94,8 @@ def row(
         liquidation = max((limit * qd - qt) / (bt - limit * bd), Fraction(0))
     rate = (liquidation / price - 1) * 100 if liquidation and price else Fraction(0)
     built = {
-        "baseAsset": asset(base, base_total, base_debt, base_interest, base_locked),
-        "quoteAsset": asset(quote, quote_total, quote_debt, quote_interest, quote_locked),
+        "baseAsset": asset(base, base_total, base_debt, base_interest, base_locked, places=places),
+        "quoteAsset": asset(quote, quote_total, quote_debt, quote_interest, quote_locked, places=places),
         "symbol": symbol,
         "isolatedCreated": True,
         "marginLevel": text((bt * price + qt) / owed) if owed else "999",

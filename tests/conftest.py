@@ -25,11 +25,26 @@ def _no_credentials_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def exchange() -> Iterator[LocalExchange]:
-    """A local exchange with the accounts of the calm scenario."""
+@pytest.fixture(scope="session")
+def _server() -> Iterator[LocalExchange]:
     with LocalExchange(scenario="calm") as running:
         yield running
+
+
+@pytest.fixture
+def exchange(_server: LocalExchange) -> Iterator[LocalExchange]:
+    """A local exchange as new, with the accounts of the calm scenario; its server is shared."""
+    state = _server.state
+    with state.changed:
+        _server.faults.clear()
+        _server.weights._windows.clear()
+        state.clock_offset = 0.0
+        state.records.clear()
+        state.accounts.clear()
+        state._fill_scenario()
+    yield _server
+    # Does nothing but listen again where a test has stopped it.
+    _server._listener.start()
 
 
 @pytest.fixture

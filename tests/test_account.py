@@ -28,7 +28,10 @@ ASSET_NUMBERS = ["free", "locked", "borrowed", "interest", "netAsset", "netAsset
 SIGNED = {"liquidateRate", "netAsset", "netAssetOfBtc"}
 BOOLS = ["isolatedCreated", "tradeEnabled", "baseAsset.borrowEnabled", "quoteAsset.repayEnabled"]
 STRINGS = ["marginLevelStatus", "baseAsset.asset", "quoteAsset.asset"]
-NUMBERS = [*ROW_NUMBERS, *(f"{side}.{name}" for side in ("baseAsset", "quoteAsset") for name in ASSET_NUMBERS)]
+NUMBERS = [
+    *ROW_NUMBERS,
+    *(f"{side}.{name}" for side in ("baseAsset", "quoteAsset") for name in ASSET_NUMBERS),
+]
 REQUIRED = [
     *NUMBERS,
     *STRINGS,
@@ -292,30 +295,56 @@ def test_anything_but_a_plain_number_is_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", BAD_NUMBERS, ids=BAD_IDS)
-@pytest.mark.parametrize("path", ["marginLevel", "liquidateRate", "quoteAsset.interest", "baseAsset.netAsset"])
+@pytest.mark.parametrize(
+    "path", ["marginLevel", "liquidateRate", "quoteAsset.interest", "baseAsset.netAsset"]
+)
 def test_a_row_with_a_bad_number_is_unreadable(path: str, value: object) -> None:
     """In the row and in its assets, signed or not."""
-    assert_unreadable(changed(path, value), path.split(".")[-1])
+    assert_unreadable(changed(path, value), path.rsplit(".", maxsplit=1)[-1])
 
 
 @pytest.mark.parametrize("value", [None, "1e1", 1])
 @pytest.mark.parametrize("path", NUMBERS)
 def test_every_number_is_checked(path: str, value: object) -> None:
     """No numeric field is left out."""
-    assert_unreadable(changed(path, value), path.split(".")[-1])
+    assert_unreadable(changed(path, value), path.rsplit(".", maxsplit=1)[-1])
 
 
 @pytest.mark.parametrize("value", ["-1", "-0.00000001", "-0", "-0.0"])
 @pytest.mark.parametrize("path", [path for path in NUMBERS if path.split(".")[-1] not in SIGNED])
 def test_what_cannot_be_negative_is_refused_where_it_is(path: str, value: str) -> None:
     """Prices, ratios, levels, amounts and debts; a negative zero is no zero either."""
-    assert_unreadable(changed(path, value), path.split(".")[-1])
+    assert_unreadable(changed(path, value), path.rsplit(".", maxsplit=1)[-1])
 
 
-@pytest.mark.parametrize("path", [path for path in NUMBERS if path.split(".")[-1] in SIGNED])
+@pytest.mark.parametrize("path", ["liquidateRate", "baseAsset.netAssetOfBtc", "quoteAsset.netAssetOfBtc"])
 def test_what_may_be_negative_is_read(path: str) -> None:
     """Net assets and the rate have a sign."""
     assert isinstance(parsed(changed(path, "-1.5")), PairAccount)
+
+
+@pytest.mark.parametrize("name", ["free", "locked", "totalAsset", "borrowed", "interest", "netAsset"])
+@pytest.mark.parametrize("side", ["baseAsset", "quoteAsset"])
+def test_an_asset_that_does_not_add_up_is_unreadable(side: str, name: str) -> None:
+    """Total is free and locked, net is total less the debt: to the last place, in either asset."""
+    built = row(base_total=5, base_locked=1, base_debt=2, quote_total=7, quote_debt=3, quote_interest="0.5")
+    assert isinstance(parsed(built), PairAccount)
+    built[side][name] = f"{D(built[side][name]) + D('0.00000001'):f}"
+    bad = parsed(built)
+    assert isinstance(bad, Unreadable)
+    assert "contradict" in bad.why
+    assert built[side]["asset"] in bad.why
+
+
+def test_a_sum_of_many_digits_is_checked_exactly() -> None:
+    """The last of forty digits counts, whatever the caller's precision."""
+    built = row(base_total=1)
+    many = "12345678901234567890.12345678901234567890"
+    built["baseAsset"] |= {"free": many, "totalAsset": many, "netAsset": many}
+    with localcontext(Context(prec=5)):
+        assert isinstance(parsed(built), PairAccount)
+        built["baseAsset"]["netAsset"] = many[:-1] + "1"
+        assert isinstance(parsed(built), Unreadable)
 
 
 # ----- shapes
@@ -324,14 +353,14 @@ def test_what_may_be_negative_is_read(path: str) -> None:
 @pytest.mark.parametrize("path", REQUIRED)
 def test_a_row_without_a_documented_field_is_unreadable(path: str) -> None:
     """Nothing has a default that would speak for the account."""
-    assert_unreadable(changed(path, DELETE), path.split(".")[-1])
+    assert_unreadable(changed(path, DELETE), path.rsplit(".", maxsplit=1)[-1])
 
 
 @pytest.mark.parametrize("value", [None, "true", 1, 0, "", []])
 @pytest.mark.parametrize("path", BOOLS)
 def test_a_flag_must_be_a_json_boolean(path: str, value: object) -> None:
     """A word or a number that means one is none."""
-    assert_unreadable(changed(path, value), path.split(".")[-1])
+    assert_unreadable(changed(path, value), path.rsplit(".", maxsplit=1)[-1])
 
 
 @pytest.mark.parametrize("value", [None, "true", 1, 0, "", []])
@@ -344,7 +373,7 @@ def test_enabled_is_a_boolean_where_it_is_there(value: object) -> None:
 @pytest.mark.parametrize("path", STRINGS)
 def test_a_word_must_be_a_string(path: str, value: object) -> None:
     """Names and the status are strings."""
-    assert_unreadable(changed(path, value), path.split(".")[-1])
+    assert_unreadable(changed(path, value), path.rsplit(".", maxsplit=1)[-1])
 
 
 @pytest.mark.parametrize("value", [None, "BTC", 1, [], [{}], {}])
@@ -390,11 +419,23 @@ def test_a_row_without_a_symbol_spoils_the_answer(bad: object) -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    ["", "<html></html>", '{"assets": []', None, [], [long_row()], 5, True, b"{}", {}, {"assets": None}]
-    + [{"assets": {}}, {"assets": "[]"}, {"assets": {"BTCUSDT": long_row()}}, {"code": 0}],
+    [
+        "",
+        "<html></html>",
+        '{"assets": []',
+        None,
+        [],
+        [long_row()],
+        5,
+        True,
+        b"{}",
+        {},
+        {"code": 0},
+        *({"assets": assets} for assets in (None, {}, "[]", {"BTCUSDT": long_row()})),
+    ],
 )
 def test_what_is_no_object_with_a_list_of_rows_is_no_account(payload: object) -> None:
-    """ccxt hands on whatever came: a raw string, a list, a number."""
+    """Ccxt hands on whatever came: a raw string, a list, a number."""
     with pytest.raises(AnswerError):
         parse_answer(payload)
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from freqtrade_isolated_margin import adapter as adapter_module
 from freqtrade_isolated_margin.account import PairAccount, Unreadable
 from freqtrade_isolated_margin.adapter import IsolatedMarginAdapter, in_chunks
 from freqtrade_isolated_margin.credentials import Credentials, tidy_secret
@@ -125,9 +126,7 @@ def test_a_row_that_comes_in_two_chunks_is_unreadable(
     assert isinstance(answered.rows["BTCUSDT"], PairAccount)
 
 
-@pytest.mark.parametrize(
-    ("count", "sizes"), [(0, []), (1, [1]), (5, [5]), (6, [5, 1]), (11, [5, 5, 1])]
-)
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (5, [5]), (6, [5, 1]), (11, [5, 5, 1])])
 def test_chunks_have_at_most_five(count: int, sizes: list[int]) -> None:
     """And together they are the list."""
     symbols = [f"S{number}" for number in range(count)]
@@ -180,6 +179,29 @@ def test_a_weight_that_is_no_number_is_ignored(
     exchange.faults.add(Fault(ACCOUNT, body=body, headers={"X-SAPI-USED-IP-WEIGHT-1M": weight}))
     assert adapter.fetch().rows == {}
     assert adapter.used_weight is None
+
+
+def test_beyond_its_budget_nothing_is_asked(exchange: LocalExchange, make: Make) -> None:
+    """Thirty is three reads a minute; the fourth is refused here, and says how long to wait."""
+    adapter = make(weight_budget=30)
+    for _ in range(3):
+        adapter.fetch()
+    with pytest.raises(UnavailableError, match="budget of 30") as caught:
+        adapter.fetch()
+    assert 0 < caught.value.retry_after <= 60
+    assert len(asked(exchange)) == 3
+
+
+def test_near_the_limit_of_the_address_nothing_is_asked(
+    exchange: LocalExchange, adapter: IsolatedMarginAdapter
+) -> None:
+    """Others use the same address: at nine tenths of its weight the guard waits, before anybody is banned."""
+    exchange.faults.add(Fault(ACCOUNT, body=b'{"assets":[]}', headers={"X-SAPI-USED-IP-WEIGHT-1M": "10800"}))
+    adapter.fetch()
+    with pytest.raises(UnavailableError, match="weight") as caught:
+        adapter.fetch()
+    assert 0 < caught.value.retry_after <= 60
+    assert len(asked(exchange)) == 1
 
 
 @pytest.mark.parametrize("window", [1, 10_000, 60_000])
@@ -245,8 +267,11 @@ def test_market_data_needs_no_key(exchange: LocalExchange, make: Make) -> None:
 @pytest.mark.parametrize("path", ["/api/v3/exchangeInfo", "/api/v3/time"])
 @pytest.mark.parametrize(
     "spoil",
-    [{"status": 503}, {"body": b""}, {"body": b"null"}, {"body": b"[]"}, {"body": b"{}"}, {"body": b"<html>"}]
-    + [{"reset": True}],
+    [
+        {"status": 503},
+        {"reset": True},
+        *({"body": body} for body in (b"", b"null", b"[]", b"{}", b"<html>")),
+    ],
     ids=str,
 )
 def test_markets_that_cannot_be_loaded_are_a_failure_of_the_package(
@@ -332,7 +357,7 @@ CODES = [-1000, -1002, -1003, -1007, -1008, -1022, -1102, -1121, -2008, -2014, -
 
 @pytest.fixture(params=["loopback", "api.binance.com"])
 def code_table(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ccxt's classes by code, as it chooses them for the local host and for Binance's own."""
+    """Ccxt's classes by code, as it chooses them for the local host and for Binance's own."""
     if request.param == "api.binance.com":
         original = ccxt.binance.get_exceptions_by_url
 
@@ -361,7 +386,7 @@ def test_errors_are_told_apart_by_code(
 def test_refused_credentials_are_such_after_a_private_spot_call_too(
     exchange: LocalExchange, adapter: IsolatedMarginAdapter
 ) -> None:
-    """ccxt then calls -2015 a rate limit."""
+    """Ccxt then calls -2015 a rate limit."""
     adapter._client.private_get_account()
     exchange.faults.add(Fault(ACCOUNT, code=-2015))
     with pytest.raises(CredentialsError):
@@ -413,16 +438,32 @@ def test_without_a_readable_retry_after_a_limit_waits_all_the_same(
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"   ", b"<html><body>maintenance</body></html>", b'{"assets":[{"symbol":"BTC', b"null", b"[]", b"5"]
-    + [b'"text"', b"true", b"{}", b'{"assets":null}', b'{"assets":[{}]}', b"\xff\xfe\x00", b"NaN"]
-    + [b"[" * 100_000, b'{"assets":' + b"[" * 100_000, b'{"a":' + b"9" * 10_000 + b"}"],
+    [
+        b"",
+        b"   ",
+        b"<html><body>maintenance</body></html>",
+        b'{"assets":[{"symbol":"BTC',
+        b"null",
+        b"[]",
+        b"5",
+        b'"text"',
+        b"true",
+        b"{}",
+        b'{"assets":null}',
+        b'{"assets":[{}]}',
+        b"\xff\xfe\x00",
+        b"NaN",
+        b"[" * 100_000,
+        b'{"assets":' + b"[" * 100_000,
+        b'{"a":' + b"9" * 10_000 + b"}",
+    ],
     ids=lambda body: repr(body[:24]),
 )
 @pytest.mark.parametrize("status", [200, 204])
 def test_a_good_status_with_a_senseless_body_is_a_failure_to_read(
     exchange: LocalExchange, adapter: IsolatedMarginAdapter, status: int, body: bytes
 ) -> None:
-    """ccxt hands on what it cannot decode; it never becomes an account."""
+    """Ccxt hands on what it cannot decode; it never becomes an account."""
     exchange.faults.add(Fault(ACCOUNT, status=status, body=b"" if status == 204 else body))
     with pytest.raises(IsolatedMarginError) as caught:
         adapter.fetch(["BTCUSDT"])
@@ -438,11 +479,11 @@ def test_an_answer_that_makes_no_sense_says_so(
         adapter.fetch()
 
 
-@pytest.mark.parametrize("value", ["1e400", "NaN", "１", "1" * 10_000, 5, None])
+@pytest.mark.parametrize("value", ["1e400", "NaN", "\uff11", "1" * 10_000, 5, None])
 def test_a_bad_row_over_the_wire_spoils_only_itself(
     exchange: LocalExchange, adapter: IsolatedMarginAdapter, value: object
 ) -> None:
-    """ccxt does not mend it either."""
+    """Ccxt does not mend it either."""
 
     def spoil(content: dict[str, Any]) -> None:
         content["assets"][0]["marginLevel"] = value
@@ -475,11 +516,18 @@ def test_a_reset_in_the_middle_of_the_body_is_unavailable(
         adapter.fetch()
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters that wait for an answer as short as a test does."""
+    monkeypatch.setattr(adapter_module, "_TIMEOUT_MS", 200)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_never_answers_is_unavailable(exchange: LocalExchange, make: Make) -> None:
-    """After the bot's own time limit, where it is shorter than the guard's."""
+    """After the guard's own time limit, whatever the bot's is."""
     exchange.faults.add(Fault(ACCOUNT, hang=True))
     with pytest.raises(UnavailableError, match="no answer in time"):
-        make(exchange=with_ccxt(exchange, timeout=200)).fetch()
+        make(exchange=with_ccxt(exchange, timeout=3_600_000)).fetch()
 
 
 def test_tls_that_fails_is_unavailable(exchange: LocalExchange, make: Make) -> None:
@@ -517,11 +565,23 @@ def test_the_section_of_another_exchange_does_not_redirect(exchange: LocalExchan
 
 
 def test_building_a_client_leaves_the_configuration_alone(exchange: LocalExchange, make: Make) -> None:
-    """ccxt writes into what it is given."""
+    """Ccxt writes into what it is given."""
     section = with_ccxt(exchange, options={"a": 1})
     before = repr(section)
     make(exchange=section).load_markets()
     assert repr(section) == before
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(
+    exchange: LocalExchange, adapter: IsolatedMarginAdapter, status: int
+) -> None:
+    """The key stays where it was meant for, and nobody else's answer is believed."""
+    elsewhere = f"{exchange.url.replace('127.0.0.1', 'localhost')}/api/v3/ping"
+    exchange.faults.add(Fault(ACCOUNT, status=status, headers={"Location": elsewhere}))
+    with pytest.raises(UnavailableError):
+        adapter.fetch()
+    assert [request.path for request in exchange.requests] == [ACCOUNT]
 
 
 # ----- tiers
@@ -602,9 +662,11 @@ def test_a_pem_secret_signs_what_the_exchange_verifies(
     private = Ed25519PrivateKey.generate() if kind == "Ed25519" else generate_private_key(65537, 2048)
     secret, public = _pem(private)
     key = exchange.add_key(public_key=public).key
-    secret = {"as it is": secret, "CRLF": secret.replace("\n", "\r\n"), "literal": secret.replace("\n", "\\n")}[
-        form
-    ]
+    secret = {
+        "as it is": secret,
+        "CRLF": secret.replace("\n", "\r\n"),
+        "literal": secret.replace("\n", "\\n"),
+    }[form]
     adapter = make(credentials=Credentials(key, tidy_secret(secret), "test"))
     assert len(adapter.fetch(SIX[:2]).rows) == 2
 
@@ -624,8 +686,11 @@ def test_an_unknown_key_is_refused(exchange: LocalExchange, make: Make) -> None:
 
 @pytest.mark.parametrize(
     "secret",
-    ["-----BEGIN PRIVATE KEY-----\nnonsense\n-----END PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----"]
-    + ["-----BEGIN PRIVATE KEY-----\n" + "QUJD" * 60 + "\n-----END PRIVATE KEY-----"],
+    [
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\nnonsense\n-----END PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\n" + "QUJD" * 60 + "\n-----END PRIVATE KEY-----",
+    ],
 )
 def test_a_secret_that_cannot_sign_is_refused_without_a_request(
     exchange: LocalExchange, make: Make, secret: str
@@ -673,6 +738,7 @@ SPOILERS: dict[str, Callable[[LocalExchange], None]] = {
 }
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("name", list(SPOILERS))
 def test_no_secret_is_ever_shown(
     exchange: LocalExchange,
@@ -686,18 +752,19 @@ def test_no_secret_is_ever_shown(
     names = [name for name in logging.root.manager.loggerDict if not name.startswith("uvicorn")]
     for logger in [None, *names]:
         caplog.set_level(logging.DEBUG, logger=logger)
-    adapter = make(exchange=with_ccxt(exchange, verbose=True, timeout=300))
+    adapter = make(exchange=with_ccxt(exchange, verbose=True))
     adapter.load_markets()
     SPOILERS[name](exchange)
     shown = ""
-    try:
+    if name == "nothing":
         adapter.fetch(["BTCUSDT"])
-    except IsolatedMarginError as error:
+    else:
+        with pytest.raises(IsolatedMarginError) as caught:
+            adapter.fetch(["BTCUSDT"])
+        error = caught.value
         shown = "".join(traceback.format_exception(error)) + repr(vars(error)) + repr(error.args)
         assert error.__cause__ is None
         assert not isinstance(error.__context__, ccxt.BaseError)
-    else:
-        assert name == "nothing"
     out, err = capfd.readouterr()
     logged = [vars(record) for record in caplog.records if not record.name.startswith("uvicorn")]
     shown += repr(logged) + out + err + repr(adapter)

@@ -59,7 +59,9 @@ def test_empty_is_none(empty: Any) -> None:
     assert find_credentials(blank, {"name": "binance", "key": empty, "secret": empty}) is None
 
 
-@pytest.mark.parametrize("exchange", [None, {}, {"name": "binance"}, {"name": "binance", "ccxt_config": None}])
+@pytest.mark.parametrize(
+    "exchange", [None, {}, {"name": "binance"}, {"name": "binance", "ccxt_config": None}]
+)
 def test_nothing_anywhere_is_none(exchange: dict[str, Any] | None) -> None:
     """No credentials is not an error of this function."""
     assert find_credentials({}, exchange) is None
@@ -96,7 +98,7 @@ def test_the_keys_of_ccxt_config_are_taken_as_ccxt_would() -> None:
 
 
 def test_an_all_digit_key_that_came_as_a_number_is_a_key() -> None:
-    """freqtrade coerces what its own environment variables say."""
+    """Freqtrade coerces what its own environment variables say."""
     section = {"name": "binance", "key": 12345678901234567890, "secret": 987}
     assert pair(find_credentials({}, section)) == ("12345678901234567890", "987")
 

@@ -20,6 +20,7 @@ from freqtrade_isolated_margin.margin import (
     believable_ratio,
     distance,
     implied_liquidation_ratio,
+    implied_ratio_range,
     largest_borrowed_entry,
     liquidation_distance,
     liquidation_price,
@@ -27,7 +28,7 @@ from freqtrade_isolated_margin.margin import (
     one_step_below,
     published_liquidation_ratio,
     round_down,
-    tier_liquidation_ratio,
+    tier_ratios,
 )
 
 D = Decimal
@@ -246,12 +247,24 @@ TIERS = (
 def test_the_higher_tier_of_both_debts_counts(base_debt: str, quote_debt: str, ratio: str) -> None:
     """A limit belongs to its tier, and a loan beyond all limits to the last one."""
     account = holdings(base_debt=base_debt, quote_debt=quote_debt)
-    assert tier_liquidation_ratio(TIERS, account) == D(ratio)
+    assert tier_ratios(TIERS, account) == (D(ratio), D("1.15"))
 
 
 def test_without_tiers_there_is_no_tier_ratio() -> None:
     """Nothing known is said as None."""
-    assert tier_liquidation_ratio((), holdings(quote_debt="1")) is None
+    assert tier_ratios((), holdings(quote_debt="1")) is None
+
+
+@pytest.mark.parametrize(
+    ("quote_debt", "price", "low", "high"),
+    [("1000", "52500", "1.05", "1.05"), ("0.00000002", "0.00000105", "1.04", "1.06")],
+)
+def test_a_rounded_price_implies_a_range_of_ratios(quote_debt: str, price: str, low: str, high: str) -> None:
+    """Eight places of a price of 52,500 fix the ratio; of one of 105 units of the last place they do not."""
+    account = holdings("0.02", quote_debt=quote_debt)
+    lowest, highest = implied_ratio_range(account, D(price))
+    assert (round(lowest, 4), round(highest, 4)) == (D(low), D(high))
+    assert lowest < implied_liquidation_ratio(account, D(price)) < highest
 
 
 # ----- entries

@@ -28,7 +28,7 @@ from freqtrade_isolated_margin.margin import (
 from freqtrade_isolated_margin.rules import DistanceBand, LevelBand
 
 CENT = Decimal("0.01")
-FAR = 10**9
+FAR = 10**30
 # Quotients are cut after 50 digits; nothing here needs to agree to more than 30.
 TINY = Fraction(1, 10**30)
 
@@ -49,12 +49,9 @@ distances = decimals("0", "0.9")
 @st.composite
 def accounts(draw: st.DrawFn) -> Holdings:
     """Longs, shorts, both debts and no debt."""
-    base_debt, quote_debt = draw(
-        st.sampled_from(
-            [(amounts, amounts), (st.just(Decimal(0)), amounts), (amounts, st.just(Decimal(0)))]
-            + [(st.just(Decimal(0)), st.just(Decimal(0)))]
-        )
-    )
+    none = st.just(Decimal(0))
+    kinds = [(amounts, amounts), (none, amounts), (amounts, none), (none, none)]
+    base_debt, quote_debt = draw(st.sampled_from(kinds))
     return Holdings(draw(amounts), draw(amounts), draw(base_debt), draw(quote_debt))
 
 
@@ -90,7 +87,7 @@ class Plain:
         return Plain(self.base, self.quote + value, self.base_debt + amount, self.quote_debt)
 
 
-def bisect(holds: Callable[[Fraction], bool], good: Fraction, bad: Fraction, steps: int = 110) -> Fraction:
+def bisect(holds: Callable[[Fraction], bool], good: Fraction, bad: Fraction, steps: int = 200) -> Fraction:
     """Return where between `good` and `bad` something stops to hold."""
     for _ in range(steps):
         middle = (good + bad) / 2

@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 
 from freqtrade_isolated_margin.account import Absent, MarginLevelStatus, PairAccount, Unreadable, parse_answer
 from freqtrade_isolated_margin.errors import AnswerError
-from freqtrade_isolated_margin.margin import Funding, Side, after_entry, liquidation_distance, margin_level
+from freqtrade_isolated_margin.margin import (
+    Funding,
+    Side,
+    TierRatios,
+    after_entry,
+    liquidation_distance,
+    margin_level,
+    round_down,
+)
 from freqtrade_isolated_margin.rules import (
     EntryDecision,
     Outcome,
@@ -42,14 +50,15 @@ def judged(
     *,
     age: float = 0.0,
     tier_ratio: str | None = "1.05",
+    highest_ratio: str | None = None,
     leverage: str = "1",
     trouble: str | None = None,
     **rules: Any,
 ) -> EntryDecision:
     """Judge an entry by a row, with the default rules but for those given."""
     record = parsed(built) if isinstance(built, dict) else built
-    ratio = D(tier_ratio) if tier_ratio else None
-    reading = Reading(record, age, READ_AT if record else None, ratio, trouble)
+    ratios = TierRatios(D(tier_ratio), D(highest_ratio or tier_ratio)) if tier_ratio else None
+    reading = Reading(record, age, READ_AT if record else None, ratios, trouble)
     return decide("BTC/USDT", side, reading, Rules.model_validate(rules), 60.0, D(leverage))
 
 
@@ -132,9 +141,8 @@ def test_the_distance_gives_a_straight_line_between_its_limits(
     price: str, outcome: Outcome, factor: str
 ) -> None:
     """0 at and below 5 %, 1 at and above 20 %."""
-    built = row(base_total=1, quote_debt=Fraction(price) / Fraction("1.05"), index=100)
-    # Debts of eight places; what is rounded there must not decide at a limit.
-    built["quoteAsset"]["borrowed"] = plain(D(price) / D("1.05"), 18)
+    # Eighteen places: what is rounded in a debt must not decide at a limit.
+    built = row(base_total=1, quote_debt=Fraction(price) / Fraction("1.05"), index=100, places=18)
     decision = judged(built, margin_level=ANY_LEVEL)
     assert decision.outcome is outcome
     assert abs(decision.factor - D(factor)) <= D("1e-8")
@@ -148,15 +156,38 @@ def test_the_distance_of_a_short_counts_upwards() -> None:
 
 
 def test_the_worse_of_both_levels_counts() -> None:
-    """Recomputed 3: a lower reported one decides, a higher one does not."""
-    assert judged(long_row(3, marginLevel="1.4")).margin_level == D("1.4")
-    assert judged(long_row(3, marginLevel="1.4")).factor == D("0.2")
-    assert judged(long_row("1.4", marginLevel="999"), liquidation_distance=ANY_DISTANCE).factor == D("0.2")
+    """A lower reported one decides, a higher one does not."""
+    wide = {"level_tolerance": 0.5, "liquidation_distance": ANY_DISTANCE}
+    assert judged(long_row("2.5", marginLevel="1.4"), **wide).margin_level == D("1.4")
+    assert judged(long_row("2.5", marginLevel="1.4"), **wide).factor == D("0.2")
+    assert judged(long_row("1.4", marginLevel="2"), **wide).factor == D("0.2")
 
 
 def test_a_reported_level_of_0_with_debt_is_the_worst_there_is() -> None:
-    """0 is no placeholder here."""
-    assert_blocked(judged(long_row(3, marginLevel="0")), Rule.LEVEL, "margin level 0 ")
+    """0 is no placeholder here, even where the tolerance would let nearly everything through."""
+    for tolerance in (0.02, 0.5):
+        decision = judged(long_row(3, marginLevel="0"), level_tolerance=tolerance)
+        assert_blocked(decision, Rule.CONTRADICTION, "margin level 0 ")
+        assert decision.margin_level == 0
+
+
+@pytest.mark.parametrize(
+    ("reported", "believed"),
+    [("2.94", True), ("3.06", True), ("2.9399", False), ("3.0601", False), ("999", False)],
+)
+def test_a_reported_level_is_believed_within_its_tolerance(reported: str, believed: bool) -> None:
+    """2 % of the level at the index price, either way and the ends included."""
+    decision = judged(long_row(3, marginLevel=reported))
+    if believed:
+        assert decision.outcome is ALLOW
+    else:
+        assert_blocked(decision, Rule.CONTRADICTION, "level_tolerance", "2 %")
+
+
+def test_a_level_beyond_what_binance_prints_is_believed() -> None:
+    """A dust debt: the recomputed level is above the 999 that stands for no limit."""
+    assert judged(long_row(5000, marginLevel="999")).outcome is ALLOW
+    assert judged(long_row(900, marginLevel="999")).outcome is BLOCK
 
 
 def test_the_reported_distance_counts_where_it_is_worse() -> None:
@@ -186,7 +217,9 @@ def test_the_least_factor_is_the_stakes() -> None:
     assert decision.rule is Rule.LEVEL
     assert len(decision.reasons) == 2
     assert "margin level 1.4 between 1.25 (block_below) and 2 (full_above)" in decision.reasons[0]
-    assert "liquidation distance 17.85 % between 5 % (block_below) and 20 % (full_above)" in decision.reasons[1]
+    assert (
+        "liquidation distance 17.85 % between 5 % (block_below) and 20 % (full_above)" in decision.reasons[1]
+    )
 
 
 def test_equal_limits_leave_no_line_between() -> None:
@@ -436,7 +469,8 @@ def test_the_largest_stake_stays_above_both_limits_and_the_next_does_not(
 
 def test_the_projection_starts_from_the_worse_level() -> None:
     """A reported level of 2 counts as if assets were 2000: N stays below 3000."""
-    decision = borrowed(long_row(3, marginLevel="2"), liquidation_distance=ANY_DISTANCE)
+    wide = {"level_tolerance": 0.5, "liquidation_distance": ANY_DISTANCE}
+    decision = borrowed(long_row(3, marginLevel="2"), **wide)
     assert decision.max_stake == D("2999.99999999")
 
 
@@ -447,6 +481,15 @@ def test_the_projection_uses_the_worse_ratio() -> None:
     decision = borrowed(long_row(ratio="1.25"), margin_level=ANY_LEVEL, liquidation_distance=tight)
     assert decision.max_stake is not None
     assert decision.max_stake == pytest.approx(D(850) / D("0.55"), abs=D("1e-5"))
+
+
+def test_a_borrowed_entry_keeps_the_limits_in_the_highest_tier_too() -> None:
+    """A larger loan may be in a tier that liquidates earlier: (3 + n)·0.7 = 1.18·(1 + n) counts, not 1.05."""
+    tight = {"block_below": 0.3, "full_above": 0.9}
+    decision = borrowed(long_row(), highest_ratio="1.18", margin_level=ANY_LEVEL, liquidation_distance=tight)
+    assert decision.max_stake == round_down(D(920) / D("0.48"))
+    # What the account is liquidated at now is the ratio of its own tier.
+    assert decision.liquidation_distance == judged(long_row()).liquidation_distance
 
 
 def test_each_side_has_its_own_largest_stake() -> None:
@@ -521,24 +564,28 @@ def test_a_decision_does_not_depend_on_the_callers_context() -> None:
 _numbers = st.one_of(
     st.decimals(0, 10**6, places=8).map(lambda number: f"{number:f}"),
     st.from_regex(r"[0-9]{1,20}(\.[0-9]{1,20})?", fullmatch=True).filter(str.isascii),
-    st.sampled_from(["0", "0.00000000", "1", "999", "9" * 20, "0." + "0" * 19 + "1", "9" * 20 + "." + "9" * 20]),
+    st.sampled_from(
+        ["0", "0.00000000", "1", "999", "9" * 20, "0." + "0" * 19 + "1", "9" * 20 + "." + "9" * 20]
+    ),
 )
 
 
 @st.composite
 def wild_rows(draw: st.DrawFn) -> Row:
-    """Rows of the documented shape whose numbers have nothing to do with each other."""
-    built = draw(st.sampled_from([long_row(), short_row(), row(base_total=1), placeholder()]))
-    built = deepcopy(built)
-    names = ["marginLevel", "marginRatio", "indexPrice", "liquidatePrice", "liquidateRate"]
-    for name in draw(st.lists(st.sampled_from(names), unique=True)):
+    """Rows of the documented shape: from consistent ones to such whose numbers have nothing in common."""
+    amount = st.one_of(st.just("0"), st.integers(1, 5000).map(str), _numbers)
+    names = ["base_total", "base_debt", "base_interest", "quote_total", "quote_debt", "quote_interest"]
+    amounts = {name: draw(amount) for name in names}
+    built = row(**amounts, index=draw(st.integers(1, 5000)), ratio=draw(st.sampled_from(["1.05", "1.18"])))
+    fields = ["marginLevel", "marginRatio", "indexPrice", "liquidatePrice", "liquidateRate"]
+    for name in draw(st.lists(st.sampled_from(fields), unique=True, max_size=2)):
         built[name] = draw(_numbers)
     for asset in ("baseAsset", "quoteAsset"):
-        for name in draw(st.lists(st.sampled_from(["borrowed", "interest", "totalAsset"]), unique=True)):
-            built[asset][name] = draw(_numbers)
+        if draw(st.integers(0, 9)) == 0:
+            built[asset][draw(st.sampled_from(["borrowed", "interest", "totalAsset"]))] = draw(_numbers)
     for name in ("tradeEnabled", "isolatedCreated", "enabled"):
-        built[name] = draw(st.booleans())
-    built["marginLevelStatus"] = draw(st.sampled_from([*MarginLevelStatus, "OTHER"]))
+        built[name] = draw(st.integers(0, 9)) > 0
+    built["marginLevelStatus"] = draw(st.sampled_from(["EXCESSIVE"] * 9 + [*MarginLevelStatus, "OTHER"]))
     return built
 
 
@@ -550,9 +597,7 @@ def wild_rows(draw: st.DrawFn) -> Row:
     st.floats(allow_nan=True, allow_infinity=True),
 )
 @settings(max_examples=300)
-def test_deciding_never_raises(
-    built: Row, side: Side, funding: str, ratio: str | None, age: float
-) -> None:
+def test_deciding_never_raises(built: Row, side: Side, funding: str, ratio: str | None, age: float) -> None:
     """Whatever the parser returns is judged, and the verdict is consistent in itself."""
     for years in (0.0, age):
         decision = judged(built, side, age=years, tier_ratio=ratio, entry_funding=funding)
@@ -652,7 +697,7 @@ def test_a_row_outside_of_the_documented_shape_is_never_let_through(data: st.Dat
 @pytest.mark.parametrize("leverage", ["0.5", "1", "125"])
 @pytest.mark.parametrize("make", [long_row, short_row])
 def test_any_leverage_is_taken(make: Callable[[], Row], leverage: str) -> None:
-    """freqtrade's leverages are positive numbers; none of them breaks the projection."""
+    """Freqtrade's leverages are positive numbers; none of them breaks the projection."""
     decision = borrowed(make(), leverage=leverage)
     assert decision.max_stake is not None
     assert decision.max_stake > 0

@@ -23,9 +23,11 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "block_statuses": ["MARGIN_CALL", "PRE_LIQUIDATION", "FORCE_LIQUIDATION"],
         "entry_funding": "spot",
         "without_account": "allow",
+        "level_tolerance": "0.02",
         "refresh_seconds": "10",
         "max_age_seconds": "60",
         "recv_window": 10000,
+        "weight_budget": 1200,
         "pairs": {},
     }
 
@@ -82,7 +84,12 @@ def test_pairs_are_merged_deeply() -> None:
     """One pair's limits may come from both."""
     merged = Settings.load(
         {"pairs": {"BTC/USDT": {"margin_level": {"block_below": 1.4}}}},
-        {"pairs": {"BTC/USDT": {"margin_level": {"full_above": 3}}, "ETH/USDT": {"without_account": "block"}}},
+        {
+            "pairs": {
+                "BTC/USDT": {"margin_level": {"full_above": 3}},
+                "ETH/USDT": {"without_account": "block"},
+            }
+        },
     )
     level = merged.rules_for("BTC/USDT").margin_level
     assert (level.block_below, level.full_above) == (D("1.4"), D(3))
@@ -130,7 +137,7 @@ def test_settings_are_frozen() -> None:
 
 
 def test_loading_leaves_what_it_was_given_alone() -> None:
-    """freqtrade's configuration is not ours to change."""
+    """Freqtrade's configuration is not ours to change."""
     section = {"pairs": {"BTC/USDT": {"margin_level": {"block_below": 1.4}}}}
     attribute = {"pairs": {"BTC/USDT": {"margin_level": {"full_above": 3}}}}
     Settings.load(section, attribute)
@@ -153,7 +160,11 @@ REFUSED: list[tuple[object, str, str]] = [
     ({"Enabled": True}, "isolated_margin.Enabled", "enabled"),
     ({"margin_level": {"block_bellow": 1.3}}, "isolated_margin.margin_level.block_bellow", "block_below"),
     ({"liquidation_distance": {"full": 1}}, "isolated_margin.liquidation_distance.full", "full_above"),
-    ({"pairs": {"BTC/USDT": {"margin_lvl": {}}}}, "isolated_margin.pairs.BTC/USDT.margin_lvl", "margin_level"),
+    (
+        {"pairs": {"BTC/USDT": {"margin_lvl": {}}}},
+        "isolated_margin.pairs.BTC/USDT.margin_lvl",
+        "margin_level",
+    ),
     (
         {"pairs": {"BTC/USDT": {"margin_level": {"block": 2}}}},
         "isolated_margin.pairs.BTC/USDT.margin_level.block",
@@ -174,7 +185,11 @@ REFUSED: list[tuple[object, str, str]] = [
     # levels
     ({"margin_level": {"block_below": 1}}, "isolated_margin.margin_level", "above 1"),
     ({"margin_level": {"block_below": -2}}, "isolated_margin.margin_level", "above 1"),
-    ({"margin_level": {"block_below": 3}}, "isolated_margin.margin_level", "must not exceed full_above (2.0)"),
+    (
+        {"margin_level": {"block_below": 3}},
+        "isolated_margin.margin_level",
+        "must not exceed full_above (2.0)",
+    ),
     ({"margin_level": {"full_above": 1.2}}, "isolated_margin.margin_level", "block_below (1.25)"),
     ({"margin_level": {"block_below": "1.3"}}, "isolated_margin.margin_level.block_below", "number"),
     ({"margin_level": {"block_below": True}}, "isolated_margin.margin_level.block_below", "number"),
@@ -192,7 +207,13 @@ REFUSED: list[tuple[object, str, str]] = [
     # distances
     ({"liquidation_distance": {"block_below": -0.1}}, "isolated_margin.liquidation_distance", "from 0 to 1"),
     ({"liquidation_distance": {"full_above": 20}}, "isolated_margin.liquidation_distance", "from 0 to 1"),
-    ({"liquidation_distance": {"block_below": 0.3}}, "isolated_margin.liquidation_distance", "must not exceed"),
+    (
+        {"liquidation_distance": {"block_below": 0.3}},
+        "isolated_margin.liquidation_distance",
+        "must not exceed",
+    ),
+    ({"level_tolerance": -0.01}, "isolated_margin.level_tolerance", "0"),
+    ({"level_tolerance": 2}, "isolated_margin.level_tolerance", "0.5"),
     # statuses
     ({"block_statuses": ["MARGINCALL"]}, "isolated_margin.block_statuses", "MARGIN_CALL"),
     ({"block_statuses": ["margin_call"]}, "isolated_margin.block_statuses", "MARGIN_CALL"),
@@ -215,8 +236,15 @@ REFUSED: list[tuple[object, str, str]] = [
     ({"recv_window": 5000.5}, "isolated_margin.recv_window", "integer"),
     ({"recv_window": "10000"}, "isolated_margin.recv_window", "integer"),
     ({"recv_window": True}, "isolated_margin.recv_window", "integer"),
+    ({"weight_budget": 19}, "isolated_margin.weight_budget", "20"),
+    ({"weight_budget": 12001}, "isolated_margin.weight_budget", "12000"),
+    ({"weight_budget": 59}, "isolated_margin", "refresh_seconds"),
     # pairs
-    ({"pairs": {"BTCUSDT": {}}}, "isolated_margin.pairs", "'BTCUSDT', which is not a pair such as 'BTC/USDT'"),
+    (
+        {"pairs": {"BTCUSDT": {}}},
+        "isolated_margin.pairs",
+        "'BTCUSDT', which is not a pair such as 'BTC/USDT'",
+    ),
     ({"pairs": {"BTC/.*": {}, "/USDT": {}}}, "isolated_margin.pairs", "'/USDT'"),
     ({"pairs": {"BTC/USDT": None}}, "isolated_margin.pairs.BTC/USDT", "dictionary"),
     ({"pairs": {"BTC/USDT": 1.4}}, "isolated_margin.pairs.BTC/USDT", "dictionary"),

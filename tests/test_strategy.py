@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 import cloudpickle
 import numpy as np
+import pandas as pd
 import pytest
 from freqtrade.enums import RunMode
 from freqtrade.exceptions import OperationalException
@@ -46,6 +48,12 @@ class Verdict:
 
     def account(self, pair: str) -> None:
         return None
+
+    def claim(self, decision: EntryDecision) -> bool:
+        return True
+
+    def is_waiting(self, decision: EntryDecision) -> bool:
+        return False
 
 
 class Base:
@@ -460,6 +468,97 @@ def test_a_callback_replaced_on_the_class_stops_the_start() -> None:
     Patched.custom_stake_amount = lambda *_args, **_kwargs: 1000.0
     with pytest.raises(OperationalException, match="custom_stake_amount was replaced"):
         check_guarded(make(Patched))
+
+
+def timed(callback: Any) -> Any:
+    """Decorate as a logging or timing decorator would."""
+
+    @functools.wraps(callback)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return callback(*args, **kwargs)
+
+    return run
+
+
+def test_a_decorator_around_a_finished_callback_stops_the_start() -> None:
+    """`functools.wraps` copies every mark of the wrapper that it hides, and must not pass for it."""
+
+    class Decorated(IsolatedMarginMixin, Base, IStrategy):
+        pass
+
+    Decorated.confirm_trade_entry = timed(Decorated.confirm_trade_entry)
+    with pytest.raises(OperationalException, match="confirm_trade_entry was replaced"):
+        check_guarded(make(Decorated))
+
+
+def test_a_callback_that_only_looks_guarded_stops_the_start() -> None:
+    """What counts is the callback that freqtrade gets, not the one that stands in the class."""
+
+    class Sly(IsolatedMarginMixin, Base, IStrategy):
+        def __getattribute__(self, name: str) -> Any:
+            return (lambda **_: True) if name == "confirm_trade_entry" else super().__getattribute__(name)
+
+    with pytest.raises(OperationalException, match="confirm_trade_entry was replaced"):
+        check_guarded(make(Sly))
+
+
+def test_a_callback_assigned_while_running_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strategy that assigns a callback in `bot_loop_start` is guarded again before any entry."""
+
+    class Late(IsolatedMarginMixin, Base, IStrategy):
+        def bot_loop_start(self, **kwargs: Any) -> None:
+            self.confirm_trade_entry = lambda **_: True
+
+    strategy = make(Late, Verdict("0"))
+    strategy.bot_loop_start(current_time=NOON)
+    assert confirm(strategy) is False
+
+
+@pytest.mark.parametrize("odd", [pd.NA, pd.Series([True, False]), np.array([1, 2])])
+def test_an_answer_without_a_truth_value_is_a_refusal(odd: Any) -> None:
+    """What cannot be asked for its truth raises, and freqtrade would place the trade."""
+
+    class Vague(IsolatedMarginMixin, Base, IStrategy):
+        def confirm_trade_entry(self, **kwargs: Any) -> Any:
+            return odd
+
+        check_entry_timeout = confirm_trade_entry
+
+    for factor in ("0", "1"):
+        assert confirm(make(Vague, Verdict(factor))) is False
+        assert timed_out(make(Vague, Verdict(factor))) is True
+
+
+def test_a_callback_that_cannot_be_bound_is_judged_without_it() -> None:
+    """A descriptor that raises is treated as a callback that raises: the guard decides."""
+
+    class Unbound(IsolatedMarginMixin, Base, IStrategy):
+        @property
+        def confirm_trade_entry(self) -> Any:
+            raise RuntimeError("broken on purpose")
+
+    assert confirm(make(Unbound, Verdict("0"))) is False
+    assert confirm(make(Unbound, Verdict("1"))) is True
+
+
+def test_a_callback_that_asks_another_is_judged_once() -> None:
+    """A strategy that takes its increase from its own `custom_stake_amount` is not shrunk twice."""
+
+    class Reusing(WithoutSuper):
+        def adjust_trade_position(self, **kwargs: Any) -> float:
+            return self.custom_stake_amount()
+
+    assert adjust(make(Reusing, Verdict("0.5")), None) == (40.0, "")
+
+
+def test_a_borrowed_entry_uses_the_room_up_until_the_next_read() -> None:
+    """What a reading allows to borrow is allowed once, however often freqtrade asks."""
+    judge = Verdict("1", "70")
+    strategy = make(WithoutSuper, judge)
+    assert stake(strategy) == 70.0
+    judge.claim = lambda _decision: False
+    assert stake(strategy) == 0.0
+    assert adjust(strategy, 60.0) == (None, "")
 
 
 def test_an_unknown_freqtrade_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

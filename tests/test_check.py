@@ -1,0 +1,183 @@
+"""`freqtrade-isolated-margin check` against the local exchange."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bot import PLAIN_STRATEGY, STRATEGY_HEAD, config_for
+
+from freqtrade_isolated_margin.cli import main
+from freqtrade_isolated_margin.localexchange import Fault, LocalExchange
+
+UNGUARDED = """
+class Tested(Base):
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[LocalExchange]:
+    """Serve one exchange for all of these tests."""
+    with LocalExchange(scenario="calm") as exchange:
+        yield exchange
+
+
+@pytest.fixture(autouse=True)
+def clean(exchange: LocalExchange, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a test does to the exchange, and hide the credentials of whoever runs it."""
+    monkeypatch.delenv("ISOLATED_MARGIN_API_KEY", raising=False)
+    monkeypatch.delenv("ISOLATED_MARGIN_API_SECRET", raising=False)
+    yield
+    exchange.faults.clear()
+    exchange.clock_offset = 0.0
+
+
+class Checked:
+    """What a check has found, by what was looked at."""
+
+    def __init__(self, status: int, output: str) -> None:
+        self.status = status
+        self.output = output
+        self.lines: list[dict[str, str]] = json.loads(output)["checks"]
+
+    def __getitem__(self, what: str) -> dict[str, str]:
+        return next(line for line in self.lines if line["what"] == what)
+
+    def states(self, what: str) -> list[str]:
+        """Return the states of every line on one matter."""
+        return [line["state"] for line in self.lines if line["what"] == what]
+
+
+@pytest.fixture
+def check(exchange: LocalExchange, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Return a function that runs the command in a folder of its own."""
+
+    def run(strategy: str = PLAIN_STRATEGY, **changes: Any) -> Checked:
+        folder = tmp_path / "user_data" / "strategies"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tested.py").write_text(STRATEGY_HEAD + strategy)
+        config = config_for(exchange, ["BTC/USDT", "XRP/USDT", "DOGE/USDT"], strategy="Tested")
+        for name, value in changes.items():
+            config[name] = config[name] | value if isinstance(value, dict) and value else value
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        capsys.readouterr()
+        status = main(
+            ["check", "-c", str(tmp_path / "config.json"), "--userdir", str(tmp_path / "user_data"), "--json"]
+        )
+        return Checked(status, capsys.readouterr().out)
+
+    return run
+
+
+def test_a_good_setup_has_no_failure(check: Any) -> None:
+    """Configuration, strategy, credentials, clock and accounts are looked at, and are well."""
+    checked = check()
+    for what in ("configuration", "strategy", "credentials", "clock", "accounts", "BTC/USDT", "DOGE/USDT"):
+        assert checked.states(what) == ["ok"], checked.output
+    assert "7 of 20 isolated margin accounts" in checked["accounts"]["found"]
+    assert "the bot's exchange section" in checked["credentials"]["found"]
+
+
+def test_a_pair_shows_the_settings_in_force_and_what_they_come_to(check: Any) -> None:
+    """The rules of one pair stand in its line, with its verdict."""
+    section = {"pairs": {"BTC/USDT": {"margin_level": {"block_below": 1.4}}}}
+    checked = check(isolated_margin=section)
+    assert "margin_level 1.4 to 2" in checked["BTC/USDT"]["found"]
+    assert "allow: margin level 2.9999 ≥ 2" in checked["BTC/USDT"]["found"]
+    assert "margin_level 1.25 to 2" in checked["XRP/USDT"]["found"]
+    assert checked.states("XRP/USDT") == ["warning"]
+
+
+def test_a_strategy_without_the_mixin_is_a_failure(check: Any) -> None:
+    """A section alone guards nothing, and the check says so."""
+    checked = check(UNGUARDED)
+    assert checked.status == 2
+    assert "does not carry the mixin: nothing is guarded" in checked["strategy"]["found"]
+    assert "class Tested(IsolatedMarginMixin, IStrategy)" in checked["strategy"]["advice"]
+
+
+def test_a_strategy_that_cannot_be_loaded_is_a_failure(check: Any) -> None:
+    """Where the strategy is not found nobody knows whether anything is guarded."""
+    checked = check(UNGUARDED.replace("Tested", "Other"))
+    assert checked.states("strategy") == ["failure"]
+    assert checked.status == 2
+
+
+def test_a_misspelt_setting_is_a_failure(check: Any) -> None:
+    """With the name of the setting."""
+    checked = check(isolated_margin={"refresh_secs": 5})
+    assert checked.status == 2
+    assert "refresh_secs" in checked["configuration"]["found"]
+
+
+def test_a_guard_that_is_off_is_a_warning(check: Any) -> None:
+    """With "enabled": false nothing is guarded."""
+    assert check(isolated_margin={"enabled": False}).states("configuration") == ["warning"]
+
+
+def test_no_credentials_are_a_failure_with_what_to_set(check: Any) -> None:
+    """The advice names both ways."""
+    checked = check(exchange={"key": "", "secret": ""})
+    assert checked.status == 2
+    assert "ISOLATED_MARGIN_API_KEY" in checked["credentials"]["advice"]
+
+
+def test_refused_credentials_are_a_failure(check: Any) -> None:
+    """A wrong secret is told by what Binance says of it, and neither it nor the key is shown."""
+    checked = check(exchange={"secret": "a-wrong-secret-a-wrong-secret"})
+    assert checked.status == 2
+    assert "refuses the credentials" in checked.output
+    assert "a-wrong-secret" not in checked.output
+
+
+@pytest.mark.parametrize(
+    ("permissions", "state", "said"),
+    [
+        ({"enableWithdrawals": True, "ipRestrict": True}, "warning", "MAY WITHDRAW"),
+        ({"enableWithdrawals": False, "ipRestrict": False}, "warning", "not bound to an address"),
+        ({"enableReading": True, "ipRestrict": True}, "ok", "it may read"),
+    ],
+)
+def test_what_the_key_may_do(
+    check: Any, exchange: LocalExchange, permissions: dict[str, bool], state: str, said: str
+) -> None:
+    """A key that may withdraw or is not bound is a warning; what else it may do is advice."""
+    key = exchange.add_key(permissions=permissions)
+    checked = check(exchange={"key": key.key, "secret": key.secret})
+    told = {line["found"]: line["state"] for line in checked.lines if line["what"] == "key"}
+    assert next(found for found in told if said in found)
+    assert next(told[found] for found in told if said in found) == state
+
+
+def test_a_clock_that_is_off_is_a_warning(check: Any, exchange: LocalExchange) -> None:
+    """The guard corrects for it, freqtrade does not."""
+    exchange.clock_offset = 90.0
+    clock = check()["clock"]
+    assert clock["state"] == "warning"
+    assert "behind" in clock["found"]
+
+
+@pytest.mark.parametrize("fault", [Fault(path="/sapi/*", status=503, body=b""), Fault(path="*", status=502)])
+def test_an_exchange_that_does_not_answer_is_a_failure(
+    check: Any, exchange: LocalExchange, fault: Fault
+) -> None:
+    """What was found before stands, and the rest is one line that says what is wrong."""
+    exchange.faults.add(fault)
+    checked = check()
+    assert checked.status == 2
+    assert checked.states("strategy") == ["ok"]
+
+
+def test_the_table_has_a_line_for_each(
+    check: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --json each line begins with ok, warning or failure, and the advice stands below."""
+    check()
+    status = main(["check", "-c", str(tmp_path / "config.json"), "--userdir", str(tmp_path / "user_data")])
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("        →")]
+    assert status == 1
+    assert {line.split()[0] for line in lines} == {"ok", "warning"}
