@@ -12,7 +12,7 @@ from bot import FreqtradeProcess, config_for, freqtrade
 
 from freqtrade_isolated_margin.localexchange import AccountSpec, Fault, LocalExchange, MarketSpec, OrderRecord
 
-pytestmark = [pytest.mark.xdist_group("live bot"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 PAIRS = ["BTC/USDT", "SOL/USDT", "XRP/USDT", "FET/USDT", "ADA/USDT", "DOGE/USDT"]
 
@@ -173,8 +173,9 @@ def test_recovery_lifts_the_lock_and_the_pair_is_entered(story: Story) -> None:
 def test_accounts_that_cannot_be_read_lock_every_pair_until_they_can(story: Story) -> None:
     """While the endpoint fails for longer than the limit all pairs are locked, and freed when it answers."""
     fault = Fault(path="/sapi/v1/margin/isolated/account", status=503, body=b"")
+    line = len(story.bot.lines)
     story.exchange.faults.add(fault)
-    line = story.bot.wait_for("accounts cannot be read")
+    line = story.bot.wait_for("accounts cannot be read", after=line)
     line = story.bot.wait_for("ADA/USDT long: block: the account is .* old", after=line)
     story.bot.wait_for("LOOP", after=line)
     assert set(story.guard_locks()) == set(PAIRS)
@@ -187,8 +188,9 @@ def test_accounts_that_cannot_be_read_lock_every_pair_until_they_can(story: Stor
 
 def test_the_bot_outlives_the_exchange(story: Story) -> None:
     """When the whole exchange goes away and comes back, the same bot reads and trades on."""
+    line = len(story.bot.lines)
     story.exchange.stop()
-    line = story.bot.wait_for("accounts cannot be read", after=len(story.bot.lines))
+    line = story.bot.wait_for("accounts cannot be read", after=line)
     story.exchange.restart()
     line = story.bot.wait_for("accounts are read again", after=line)
     story.bot.wait_for("LOOP", after=line)
