@@ -46,6 +46,7 @@ _PATIENCE = 120.0
 _STYLES = {Outcome.ALLOW: "green", Outcome.SHRINK: "yellow", Outcome.BLOCK: "bold red"}
 # A verdict counts as settled, for locks, once this many answers in a row have given it.
 _SETTLED = 3
+_LOCK_SECONDS = 10.0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,12 +82,10 @@ def _play(console: Console, config_file: Path, folder: Path, seconds: float) -> 
                 return 1
             exchange.start_scenario()
             _watch(console, watcher, bot, seconds)
-            locks = bot.locks()
-            locked_at = time.time()
+            lock_problems = _compare_locks(watcher, bot)
         watcher.look()
-        return _report(
-            console, watcher, bot.orders(), locks, locked_at, float(settings_config["stake_amount"])
-        )
+        stake = float(settings_config["stake_amount"])
+        return _report(console, watcher, bot.orders(), lock_problems, stake)
 
 
 # ----- freqtrade, in a process of its own
@@ -236,7 +235,10 @@ def _await_first_read(exchange: LocalExchange, bot: Bot) -> bool:
         read = any(request.path == ACCOUNT_PATH for request in exchange.requests)
         return read or bot.process.poll() is not None
 
-    return exchange.wait_for(has_read, _PATIENCE) and bot.process.poll() is None
+    with suppress(TimeoutError):
+        exchange.wait_for(has_read, _PATIENCE)
+        return bot.process.poll() is None
+    return False
 
 
 # ----- verdicts, from what the guard was served
@@ -377,26 +379,19 @@ class Tally:
 
 
 def _report(
-    console: Console,
-    watcher: Watcher,
-    orders: list[Order],
-    locks: set[str],
-    locked_at: float,
-    stake: float,
+    console: Console, watcher: Watcher, orders: list[Order], lock_problems: list[str], stake: float
 ) -> int:
     tallies = {pair: Tally() for pair in watcher.history[-1].decisions}
     for order in orders:
         _compare(order, watcher, stake, tallies[order.pair])
-    _compare_locks(watcher, locks, locked_at, tallies)
     _print_summary(console, watcher, tallies)
-    wrong = [problem for tally in tallies.values() for problem in tally.wrong]
+    wrong = [problem for tally in tallies.values() for problem in tally.wrong] + lock_problems
     missing = _not_shown(watcher, tallies)
     for problem in wrong + missing:
         console.print(problem, style="bold red", markup=False)
     if not wrong and not missing:
-        console.print(
-            f"All {len(orders)} entries of freqtrade are what the verdicts said.", style="bold green"
-        )
+        said = f"All {len(orders)} entries of freqtrade are what the verdicts said, and so are its locks."
+        console.print(said, style="bold green")
     return 1 if wrong or missing else 0
 
 
@@ -420,15 +415,27 @@ def _compare(order: Order, watcher: Watcher, stake: float, tally: Tally) -> None
     )
 
 
-def _compare_locks(watcher: Watcher, locks: set[str], locked_at: float, tallies: Mapping[str, Tally]) -> None:
-    """Compare the guard's locks, which freqtrade's API told at `locked_at`, with settled verdicts."""
-    before = [verdicts for verdicts in watcher.history if verdicts.served_at <= locked_at][-_SETTLED:]
-    for pair, tally in tallies.items():
-        blocked = {verdicts.decisions[pair].blocks for verdicts in before if pair in verdicts.decisions}
+def _compare_locks(watcher: Watcher, bot: Bot) -> list[str]:
+    """Compare the guard's locks, as freqtrade's API tells them, with settled verdicts; return what is wrong.
+
+    Locks end with their candle and are renewed in the bot's next loop, so a difference gets some time.
+    """
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        watcher.look()
+        problems = list(_lock_problems(watcher.history[-_SETTLED:], bot.locks()))
+        if not problems or time.monotonic() > end:
+            return problems
+        time.sleep(0.5)
+
+
+def _lock_problems(settled: list[Verdicts], locks: set[str]) -> Iterator[str]:
+    for pair in settled[-1].decisions:
+        blocked = {verdicts.decisions[pair].blocks for verdicts in settled if pair in verdicts.decisions}
         if blocked == {True} and pair not in locks:
-            tally.wrong.append(f"{pair}: blocked, but freqtrade's API shows no lock")
+            yield f"{pair}: blocked, but freqtrade's API shows no lock"
         if blocked == {False} and pair in locks:
-            tally.wrong.append(f"{pair}: not blocked, but freqtrade's API still shows a lock of the guard")
+            yield f"{pair}: not blocked, but freqtrade's API still shows a lock of the guard"
 
 
 def _not_shown(watcher: Watcher, tallies: Mapping[str, Tally]) -> list[str]:

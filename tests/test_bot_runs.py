@@ -65,8 +65,8 @@ def test_a_dry_run_of_a_strategy_that_overrides_everything(exchange: LocalExchan
             "BTC/USDT": 80.0,
             "SOL/USDT": 40.0,
         }
-        reasons = {lock["reason"] for lock in bot.api("GET", "locks")["locks"]}
-        assert reasons == {"isolated margin: XRP/USDT margin_level"}
+        locks = bot.wait_for_locks("XRP/USDT")
+        assert locks == {"XRP/USDT": "isolated margin: XRP/USDT margin_level"}
         assert exchange.orders == ()
         # When a trade closes freqtrade asks the protections, ours among them.
         exchange.set_account("BTC/USDT", AccountSpec(base_free="12", quote_borrowed="1000"))

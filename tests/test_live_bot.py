@@ -62,13 +62,6 @@ class Story(NamedTuple):
         for _ in range(3):
             line = self.bot.wait_for("LOOP", after=line)
 
-    def guard_locks(self) -> dict[str, str]:
-        """Return the reasons of the guard's locks by pair, as freqtrade's API shows them."""
-        locks = self.bot.api("GET", "locks")["locks"]
-        return {
-            lock["pair"]: lock["reason"] for lock in locks if lock["reason"].startswith("isolated margin: ")
-        }
-
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
@@ -111,7 +104,7 @@ def test_a_blocked_pair_is_never_entered_and_its_lock_says_why(story: Story) -> 
     """A margin level of 1.2 gets no order, and a lock that names the pair and the rule without numbers."""
     story.two_loops()
     assert story.orders("XRP/USDT") == []
-    assert story.guard_locks() == {"XRP/USDT": "isolated margin: XRP/USDT margin_level"}
+    assert story.bot.wait_for_locks("XRP/USDT") == {"XRP/USDT": "isolated margin: XRP/USDT margin_level"}
 
 
 def test_the_log_has_the_numbers(story: Story) -> None:
@@ -167,7 +160,7 @@ def test_recovery_lifts_the_lock_and_the_pair_is_entered(story: Story) -> None:
     """A pair whose account recovers loses its lock at once, not at the candle's end, and is bought."""
     story.exchange.set_account("XRP/USDT", HEALTHY)
     first_order(story, "XRP/USDT")
-    assert "XRP/USDT" not in story.guard_locks()
+    assert "XRP/USDT" not in story.bot.guard_locks()
 
 
 def test_accounts_that_cannot_be_read_lock_every_pair_until_they_can(story: Story) -> None:
@@ -177,13 +170,11 @@ def test_accounts_that_cannot_be_read_lock_every_pair_until_they_can(story: Stor
     story.exchange.faults.add(fault)
     line = story.bot.wait_for("accounts cannot be read", after=line)
     line = story.bot.wait_for("ADA/USDT long: block: the account is .* old", after=line)
-    story.bot.wait_for("LOOP", after=line)
-    assert set(story.guard_locks()) == set(PAIRS)
+    story.bot.wait_for_locks(*PAIRS)
     story.exchange.faults.clear()
     line = story.bot.wait_for("accounts are read again", after=line)
     line = story.bot.wait_for("ADA/USDT long: allow", after=line)
-    story.bot.wait_for("LOOP", after=line)
-    assert set(story.guard_locks()) == {"BTC/USDT", "FET/USDT"}
+    story.bot.wait_for_locks("BTC/USDT", "FET/USDT")
 
 
 def test_the_bot_outlives_the_exchange(story: Story) -> None:
