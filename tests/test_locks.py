@@ -158,6 +158,15 @@ def test_before_the_first_read_it_refuses_without_a_lock() -> None:
     assert bot.strategy.margin_decision("BTC/USDT").blocks
 
 
+def test_before_the_first_read_no_order_is_cancelled() -> None:
+    """A restart does not cancel unfilled orders only because nothing has been read yet; a stale account does."""
+    bot = Bot("BTC")
+    trade = SimpleNamespace(pair="BTC/USDT", trade_direction="long")
+    assert bot.strategy.check_entry_timeout(trade=trade) is False
+    bot.monitor.read(age=61, BTC=GOOD)
+    assert bot.strategy.check_entry_timeout(trade=trade) is True
+
+
 def test_a_first_read_that_never_comes_is_locked() -> None:
     """After max_age_seconds without any read the pair is locked, and shows why."""
     bot = Bot("BTC")
