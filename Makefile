@@ -6,11 +6,14 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint pytest clean help
+.PHONY: demo test lint pytest fuzz soak fault-matrix clean help
 
 help:
 	@echo "make demo    watch a real freqtrade trade, guarded, against a local exchange (about 90 s)"
 	@echo "make test    ruff, mypy and the tests"
+	@echo "make fuzz    tens of thousands of random answers and events (about 20 minutes; FUZZ_FACTOR=3 for more)"
+	@echo "make soak    several bots, 100 pairs, faults and kills (60 minutes; MINUTES=300 for more)"
+	@echo "make fault-matrix   write docs/fault-matrix.md anew from what the tests observe"
 	@echo "make clean   remove the virtual environment and caches"
 
 demo: $(VENV)/.package
@@ -25,6 +28,16 @@ lint: $(VENV)/.dev
 
 pytest: $(VENV)/.dev
 	$(BIN)/pytest -n 2 --dist loadfile
+
+fuzz: $(VENV)/.dev
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/test_fuzz.py -n 0
+
+MINUTES ?= 60
+soak: $(VENV)/.dev
+	$(BIN)/python soak/soak.py --minutes $(MINUTES) --kills 20
+
+fault-matrix: $(VENV)/.dev
+	FAULT_MATRIX_WRITE=1 $(BIN)/pytest tests/test_fault_matrix.py -n 0
 
 $(VENV)/.package: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed, with its venv module"; exit 1; }

@@ -225,6 +225,8 @@ def _parse_rows(rows: list[Any]) -> Mapping[str, PairAccount | Unreadable]:
 def _parse_row(row: Mapping[str, Any]) -> PairAccount | Unreadable:
     try:
         account = PairAccount.model_validate(row)
+        if account.symbol != account.base_asset.asset + account.quote_asset.asset:
+            return Unreadable("its assets are not those of its symbol")
         wrong = _does_not_add_up(account.base_asset) or _does_not_add_up(account.quote_asset)
         return Unreadable(f"its figures contradict each other ({wrong})") if wrong else account
     except ValidationError as error:

@@ -209,7 +209,10 @@ class IsolatedMarginAdapter:
 
     def _fetch(self, params: dict[str, str]) -> AccountsAnswer:
         payload = self._signed("sapi_get_margin_isolated_account", params, _ACCOUNT_WEIGHT)
-        return parse_answer(payload, self.used_weight)
+        answer = parse_answer(payload, self.used_weight)
+        if self._client.response:
+            _check_unambiguous(self._client.response.body)
+        return answer
 
     def fetch_tiers(self, symbol: str) -> tuple[Tier, ...]:
         """Read the tiers of one market id, from the smallest loans on; weight 1.
@@ -339,6 +342,26 @@ def _client(credentials: Credentials | None, recv_window: int, exchange: Mapping
     # ccxt logs signed URLs and the key header at level DEBUG.
     client.logger = logging.Logger(__name__, logging.CRITICAL + 1)  # noqa: LOG001 - out of any configuration's reach
     return client
+
+
+def _check_unambiguous(body: str) -> None:
+    """Refuse what ccxt's decoder smooths over: of a name that stands twice in an object it takes the last.
+
+    :raises AnswerError: for that, and for bytes that are no UTF-8, which come as replacement characters.
+    """
+    if "\ufffd" in body:
+        raise AnswerError("the account answer is not UTF-8")
+    try:
+        json.loads(body, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        raise AnswerError("the account answer has an object with a name twice") from None
+
+
+def _once(members: list[tuple[str, object]]) -> dict[str, object]:
+    named = dict(members)
+    if len(named) != len(members):
+        raise ValueError("a name stands twice")
+    return named
 
 
 def _joined(answers: Sequence[AccountsAnswer]) -> AccountsAnswer:

@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import CredentialsError
 
@@ -28,6 +28,10 @@ class Credentials:
     secret: str = field(repr=False)
     source: str
     """Where they were found, in words."""
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied: whatever holds a guard would carry them along."""
+        raise TypeError("credentials are neither pickled nor copied")
 
 
 def find_credentials(

@@ -87,7 +87,14 @@ def config_for(exchange: LocalExchange | None, pairs: list[str], **changes: Any)
 class FreqtradeProcess:
     """A running freqtrade whose output is read as it comes."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], strategy: str, *command: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        strategy: str,
+        *command: str,
+        more_environment: Mapping[str, str | None] | None = None,
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.lines: list[str] = []
@@ -102,10 +109,13 @@ class FreqtradeProcess:
             for name, value in os.environ.items()
             if not name.startswith(("FREQTRADE__", "ISOLATED_MARGIN_"))
         }
+        # None takes a variable away.
+        wanted = {"COLUMNS": "1000", **(more_environment or {})}
+        environment = {name: value for name, value in (environment | wanted).items() if value is not None}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "freqtrade", words[0], "-c", "config.json", "--userdir", "user_data",
              "--strategy", "Tested", *words[1:]],
-            cwd=folder, env=environment | {"COLUMNS": "1000"}, start_new_session=True,
+            cwd=folder, env=environment, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self._reader.start()
@@ -164,6 +174,27 @@ class FreqtradeProcess:
         answer = requests.request(method, url, auth=("test", "test"), json=payload or None, timeout=20)
         return answer.json()
 
+    def guard_locks(self) -> dict[str, str]:
+        """Return the reasons of the guard's locks by pair, as freqtrade's API shows them."""
+        locks = self.api("GET", "locks")["locks"]
+        return {
+            lock["pair"]: lock["reason"] for lock in locks if lock["reason"].startswith("isolated margin: ")
+        }
+
+    def wait_for_locks(self, *pairs: str, loops: int = 8) -> dict[str, str]:
+        """Wait until exactly these pairs are locked by the guard, for some loops of the bot.
+
+        A lock ends with its candle and is renewed in the next loop: one look may fall between. The
+        strategy must log LOOP.
+        """
+        line = len(self.lines)
+        for _ in range(loops):
+            locks = self.guard_locks()
+            if set(locks) == set(pairs):
+                return locks
+            line = self.wait_for("LOOP", after=line)
+        raise AssertionError(f"the guard locks {sorted(locks)}, not {sorted(pairs)}")
+
     def rows(self, query: str) -> list[Any]:
         """Ask freqtrade's database."""
         engine = create_engine(f"sqlite:///{self.folder / 'trades.sqlite'}")
@@ -185,10 +216,14 @@ class FreqtradeProcess:
 
 @contextmanager
 def freqtrade(
-    folder: Path, config: Mapping[str, Any], strategy: str = PLAIN_STRATEGY, *command: str
+    folder: Path,
+    config: Mapping[str, Any],
+    strategy: str = PLAIN_STRATEGY,
+    *command: str,
+    more_environment: Mapping[str, str | None] | None = None,
 ) -> Iterator[FreqtradeProcess]:
     """Run freqtrade in `folder` until the block ends."""
-    bot = FreqtradeProcess(folder, config, strategy, *command)
+    bot = FreqtradeProcess(folder, config, strategy, *command, more_environment=more_environment)
     try:
         yield bot
     finally:

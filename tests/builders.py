@@ -64,7 +64,7 @@ def asset(
 
 def row(
     symbol: str = "BTCUSDT",
-    base: str = "BTC",
+    base: str | None = None,
     quote: str = "USDT",
     *,
     base_total: Number = 0,
@@ -94,7 +94,14 @@ def row(
         liquidation = max((limit * qd - qt) / (bt - limit * bd), Fraction(0))
     rate = (liquidation / price - 1) * 100 if liquidation and price else Fraction(0)
     built = {
-        "baseAsset": asset(base, base_total, base_debt, base_interest, base_locked, places=places),
+        "baseAsset": asset(
+            base or symbol.removesuffix(quote),
+            base_total,
+            base_debt,
+            base_interest,
+            base_locked,
+            places=places,
+        ),
         "quoteAsset": asset(quote, quote_total, quote_debt, quote_interest, quote_locked, places=places),
         "symbol": symbol,
         "isolatedCreated": True,

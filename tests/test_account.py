@@ -487,3 +487,11 @@ def test_an_answer_survives_the_way_through_json() -> None:
     """What was built here is what the wire would carry."""
     payload = answer(long_row(), placeholder("ETHUSDT"))
     assert parse_answer(json.loads(json.dumps(payload))) == parse_answer(payload)
+
+
+@pytest.mark.parametrize(("base", "quote"), [("XYZ", "USDT"), ("USDT", "BTC"), ("BTC", "BUSD")])
+def test_a_row_whose_assets_are_not_those_of_its_symbol_is_unreadable(base: str, quote: str) -> None:
+    """Swapped or foreign assets would put the debt on the wrong side, or be another pair's."""
+    found = parsed(row(base=base, quote=quote, base_total=3, index=100))
+    assert isinstance(found, Unreadable)
+    assert "not those of its symbol" in found.why

@@ -159,7 +159,7 @@ def test_before_the_first_read_it_refuses_without_a_lock() -> None:
 
 
 def test_before_the_first_read_no_order_is_cancelled() -> None:
-    """A restart does not cancel unfilled orders only because nothing has been read yet; a stale account does."""
+    """A restart alone does not cancel unfilled orders, a stale account does."""
     bot = Bot("BTC")
     trade = SimpleNamespace(pair="BTC/USDT", trade_direction="long")
     assert bot.strategy.check_entry_timeout(trade=trade) is False
