@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .account import Absent, PairAccount, Row
 from .configuration import has_dynamic_pairs, load_config, load_settings, whitelist
-from .errors import CredentialsError, IsolatedMarginError
+from .errors import CredentialsError, IsolatedMarginError, UnavailableError
 from .guard import build_adapter, check_funding, credentials_of
 from .margin import Side
 from .monitor import Moment, Reader, Snapshot
@@ -133,7 +133,9 @@ def _print_error(error: IsolatedMarginError, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": {"kind": error.kind, "message": str(error)}}))  # noqa: T201
     else:
-        print(f"{error.kind}: {error}", file=sys.stderr)  # noqa: T201
+        wait = error.retry_after if isinstance(error, UnavailableError) else 0
+        again = f"; try again in {wait:.0f} s" if wait else ""
+        print(f"{error.kind}: {error}{again}", file=sys.stderr)  # noqa: T201
 
 
 # ----- table

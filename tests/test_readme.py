@@ -71,6 +71,15 @@ def make_test(_command: str, _tmp_path: Path) -> None:
     ] * 4
 
 
+def longer(command: str, _tmp_path: Path) -> None:
+    """See what a command runs that takes too long for a test; the same code runs in short in other tests."""
+    target = command.removeprefix("make ")
+    done = run("make", "-n", "-o", f"{sys.prefix}/.dev", f"VENV={sys.prefix}", target, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    (script,) = [word for word in done.stdout.split() if word.endswith(".py")]
+    assert (ROOT / script).is_file()
+
+
 def pip_install(_command: str, tmp_path: Path) -> None:
     """Build what `pip install .` installs, and look into it."""
     wheel = (
@@ -184,6 +193,9 @@ def check(command: str, tmp_path: Path) -> None:
 HOW_IT_IS_RUN: dict[str, Callable[[str, Path], None]] = {
     "make demo": make_demo,
     "make test": make_test,
+    "make fuzz": longer,
+    "make soak": longer,
+    "make fault-matrix": longer,
     "pip install .": pip_install,
     "freqtrade-isolated-margin status -c user_data/config.json": status_of_the_whitelist,
     "freqtrade-isolated-margin status -c user_data/config.json BTC/USDT ETH/USDT": status_of_pairs,
