@@ -33,7 +33,9 @@ MAX_SYMBOLS = 5
 # A bad signature, a malformed, an unknown and a refused key (API: general error codes).
 _CREDENTIAL_CODES = {-1002, -1022, -2008, -2014, -2015}
 _TIMESTAMP_CODE = -1021
-_UNAUTHORIZED = 401
+_UNAUTHORIZED, _TOO_MANY_REQUESTS = 401, 429
+TOO_MUCH_WEIGHT = -1003
+"""Binance's code for too many requests, whatever the HTTP status that comes with it (API)."""
 # Binance bans an address for up to three days (API: limits), so no wait is longer than that.
 _LONGEST_WAIT = 3 * 24 * 3600.0
 # How long to wait where a 429 or a 418 does not say: the limits count minutes, and a ban starts at two.
@@ -401,7 +403,7 @@ def _translate(error: Exception, response: _Response | None) -> IsolatedMarginEr
         f"Binance does not answer with the account ({where}){message}",
         code=code,
         status=response.status,
-        retry_after=_retry_after(response),
+        retry_after=_retry_after(response, code),
     )
 
 
@@ -426,11 +428,12 @@ def _harmless(text: str) -> str:
     return " ".join(word if len(word) <= 24 else "…" for word in words)[:160]  # noqa: PLR2004 - keys have 64
 
 
-def _retry_after(response: _Response) -> float:
+def _retry_after(response: _Response, code: int | None) -> float:
     said = response.headers.get("Retry-After", "").strip()
     if said.isascii() and said.isdigit():
         return min(float(said[:9]), _LONGEST_WAIT)
-    return _UNSAID_WAIT.get(response.status, 0.0)
+    unsaid = _UNSAID_WAIT.get(response.status, 0.0)
+    return max(unsaid, _UNSAID_WAIT[_TOO_MANY_REQUESTS]) if code == TOO_MUCH_WEIGHT else unsaid
 
 
 def _network_words(error: BaseException) -> str:

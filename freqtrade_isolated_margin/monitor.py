@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from .account import Absent, AccountsAnswer, PairAccount, Row, Unreadable
-from .adapter import MAX_SYMBOLS, IsolatedMarginAdapter, in_chunks
+from .adapter import MAX_SYMBOLS, TOO_MUCH_WEIGHT, IsolatedMarginAdapter, in_chunks
 from .errors import AnswerError, CredentialsError, IsolatedMarginError, UnavailableError
 from .margin import Tier, TierRatios, tier_ratios
 from .rules import Reading
@@ -405,7 +405,7 @@ class Monitor:
         asked_for = problem.retry_after if isinstance(problem, UnavailableError) else 0.0
         # Twice as long after each failure, and spread, so that many bots do not ask in step.
         doubled = self._refresh_seconds * 2.0 ** min(self._failures - 1, 16)
-        if problem.status in _RATE_LIMITED:
+        if problem.status in _RATE_LIMITED or problem.code == TOO_MUCH_WEIGHT:
             # A second 429 says that the wait was too short, and the next may be a ban.
             doubled, longest = (
                 asked_for * 2.0 ** min(self._failures - 1, 16),

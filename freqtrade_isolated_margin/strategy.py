@@ -427,6 +427,7 @@ def _log_change(strategy: IsolatedMarginMixin, decision: EntryDecision) -> None:
         return
     first = decision.pair not in told
     told[decision.pair] = news
+    told.pop(f"{decision.pair} refused", None)
     if decision.outcome is not Outcome.ALLOW or not first:
         logger.log(logging.WARNING if decision.blocks else logging.INFO, "%s", decision)
 

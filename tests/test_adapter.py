@@ -436,6 +436,18 @@ def test_without_a_readable_retry_after_a_limit_waits_all_the_same(
     assert caught.value.retry_after == wait
 
 
+@pytest.mark.parametrize(("status", "wait"), [(400, 60), (429, 60), (418, 120)])
+def test_too_much_weight_is_a_limit_whatever_the_status(
+    exchange: LocalExchange, adapter: IsolatedMarginAdapter, status: int, wait: float
+) -> None:
+    """Code -1003 with HTTP 400 is waited for as a 429 is: the next step of Binance is a ban."""
+    body = b'{"code":-1003,"msg":"Too much request weight used."}'
+    exchange.faults.add(Fault(ACCOUNT, status=status, body=body))
+    with pytest.raises(UnavailableError) as caught:
+        adapter.fetch()
+    assert caught.value.retry_after == wait
+
+
 @pytest.mark.parametrize(
     "body",
     [

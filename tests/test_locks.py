@@ -232,6 +232,20 @@ def test_the_open_pairs_and_the_whitelist_are_read() -> None:
     assert bot.monitor.watched == {"BTC/USDT", "SOL/USDT"}
 
 
+def test_a_refusal_is_logged_once_for_each_time_that_a_pair_is_blocked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not in every loop, and again after the pair has recovered in between."""
+    caplog.set_level("INFO")
+    bot = Bot("XRP")
+    for account in (BAD, GOOD, BAD):
+        bot.monitor.read(XRP=account)
+        for _ in range(3):
+            bot.loop()
+            bot.strategy.confirm_trade_entry(pair="XRP/USDT", side="long", amount=1.0, rate=1.0)
+    assert sum("Entry refused" in record.message for record in caplog.records) == 2
+
+
 def test_a_lock_store_that_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where locks cannot be written the loop goes on, and entries are vetoed all the same."""
     bot = Bot("XRP")

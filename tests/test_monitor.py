@@ -492,10 +492,13 @@ def test_retry_after_is_waited_for(attempt: Callable[..., float]) -> None:
     assert attempt(UnavailableError("limit", retry_after=1)) >= 20
 
 
-@pytest.mark.parametrize("status", [429, 418])
-def test_a_limit_that_is_met_again_is_waited_for_longer(attempt: Callable[..., float], status: int) -> None:
+@pytest.mark.parametrize(("status", "code"), [(429, None), (418, None), (400, -1003)])
+def test_a_limit_that_is_met_again_is_waited_for_longer(
+    attempt: Callable[..., float], status: int, code: int | None
+) -> None:
     """Twice as long after each, up to ten minutes: the next might be a ban."""
-    waits = [attempt(UnavailableError("limit", status=status, retry_after=60)) for _ in range(6)]
+    limit = UnavailableError("limit", status=status, code=code, retry_after=60)
+    waits = [attempt(limit) for _ in range(6)]
     for wait, base in zip(waits, [60, 120, 240, 480, 600, 600], strict=True):
         assert base <= wait <= base * 1.2
 
