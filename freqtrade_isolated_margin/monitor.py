@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from .account import Absent, AccountsAnswer, PairAccount, Row, Unreadable
 from .adapter import MAX_SYMBOLS, TOO_MUCH_WEIGHT, IsolatedMarginAdapter, in_chunks
@@ -23,6 +23,8 @@ from .margin import Tier, TierRatios, tier_ratios
 from .rules import Reading
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 THREAD_NAME = "isolated-margin-reader"
 
@@ -251,6 +253,31 @@ class Reader:
             self._tiers[symbol] = (old, self._clock())
             return error.retry_after if isinstance(error, UnavailableError) else 0.0
         return 0.0
+
+
+def within(seconds: float, read: Callable[[], T]) -> T:
+    """Return what `read` returns, or raise what it raises, unless it takes longer than `seconds`.
+
+    A server that trickles keeps every single limit; the thread that waits for it is left behind then.
+
+    :raises UnavailableError: where it takes too long.
+    """
+    outcome: list[T | Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(read())
+        except Exception as error:  # noqa: BLE001 - raised again below, in the thread that asked
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise UnavailableError(f"Binance cannot be reached: no whole answer within {seconds:g} s")
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
 
 
 class _Worker(threading.Thread):

@@ -15,10 +15,12 @@ from .configuration import has_dynamic_pairs, load_config, load_settings, whitel
 from .errors import CredentialsError, IsolatedMarginError, UnavailableError
 from .guard import build_adapter, check_funding, credentials_of
 from .margin import Side
-from .monitor import Moment, Reader, Snapshot
+from .monitor import Moment, Reader, Snapshot, within
 from .rules import EntryDecision, Outcome, decide, plain
 from .settings import Settings
 
+PATIENCE_SECONDS = 60.0
+"""How long the command waits for the exchange in all; each request has a shorter limit of its own."""
 EXIT_FREE, EXIT_BLOCKED, EXIT_ERROR = 0, 1, 2
 
 
@@ -37,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         config = load_config(arguments)
         settings = load_settings(config, arguments.strategy)
         check_funding(config, settings)
-        snapshot, pairs = _read(config, settings, arguments.pairs)
+        snapshot, pairs = within(PATIENCE_SECONDS, lambda: _read(config, settings, arguments.pairs))
     except IsolatedMarginError as error:
         _print_error(error, as_json=arguments.json)
         return EXIT_ERROR

@@ -61,6 +61,8 @@ def make_demo(_command: str, _tmp_path: Path) -> None:
     done = run("make", "-o", f"{sys.prefix}/.package", f"VENV={sys.prefix}", "demo", cwd=ROOT, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "entries of freqtrade are what the verdicts said" in done.stdout
+    # The look-alike's keys and secrets, and every signature, are 64 hexadecimal digits.
+    assert not re.search(r"[0-9a-f]{64}", done.stdout + done.stderr)
 
 
 def make_test(_command: str, _tmp_path: Path) -> None:

@@ -396,6 +396,21 @@ def test_an_account_that_cannot_be_read_is_an_error(
     assert failed(command, "-c", "config.json")[0] == kind
 
 
+def test_an_answer_that_trickles_is_not_waited_for(
+    bot_config: dict[str, Any],
+    exchange: LocalExchange,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every byte comes in time and the answer never: the command gives up as a whole."""
+    monkeypatch.setattr("freqtrade_isolated_margin.status.PATIENCE_SECONDS", 1.0)
+    exchange.faults.add(Fault("/sapi/v1/margin/isolated/account", trickle=0.1))
+    command.write(bot_config)
+    kind, message = failed(command, "-c", "config.json")
+    assert kind == "unavailable"
+    assert message.endswith("no whole answer within 1 s")
+
+
 def test_an_exchange_that_is_gone_is_an_error(
     exchange: LocalExchange, bot_config: dict[str, Any], command: Command
 ) -> None:
