@@ -11,9 +11,9 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, StrictBool, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from .errors import SettingsError
@@ -22,6 +22,8 @@ from .rules import Number, Rules, StrictSettings
 T = TypeVar("T", bound=StrictSettings)
 
 SECTION = "isolated_margin"
+ENV_DB_URL = "ISOLATED_MARGIN_DB_URL"
+"""The environment variable for a URL of the history that holds a password; it wins over the setting."""
 
 _PAIR = re.compile(r"[^\s/:]+/[^\s/:]+(:[^\s/:]+)?")
 
@@ -29,6 +31,79 @@ _PAIR = re.compile(r"[^\s/:]+/[^\s/:]+(:[^\s/:]+)?")
 def spot_pair(pair: str) -> str:
     """Return the name of `pair` in settings: a futures pair's settlement suffix does not count."""
     return pair.partition(":")[0]
+
+
+def _switch(value: object) -> object:
+    """Take ``true`` and ``false`` for a part that can be switched on and off as a whole."""
+    return {"enabled": value} if isinstance(value, bool) else value
+
+
+class AlertSettings(StrictSettings):
+    """Which changes are told through freqtrade's messages."""
+
+    enabled: StrictBool = True
+    room_left: Annotated[Number, Field(gt=0, lt=1)] = Number("0.5")
+    """Share of the liquidation distance at the last message, at or below which there is another."""
+    calm_above: Annotated[Number, Field(ge=1, le=10)] = Number("1.2")
+    """Multiple of a limit's room from which on a better verdict is told at once."""
+    settle_seconds: Annotated[Number, Field(ge=0, le=86400)] = Number(300)
+    """Seconds after which a better verdict is told although it is closer to its limit than that."""
+
+
+_KEY_ID = re.compile(r"[0-9a-f]{8}")
+
+
+class HistorySettings(StrictSettings):
+    """Where accounts and decisions are stored, and for how long."""
+
+    enabled: StrictBool = True
+    db_url: str | None = None
+    """An URL of SQLAlchemy; None is an SQLite file in the user data folder."""
+    retention_days: Annotated[Number, Field(gt=0, le=3650)] = Number(30)
+    """Days after which what is stored is deleted."""
+    keys: tuple[str, ...] = ()
+    """Ids of API keys whose accounts are meant, where the database holds those of several."""
+
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _ids(cls, keys: object) -> tuple[str, ...]:
+        if not isinstance(keys, list | tuple) or not all(
+            isinstance(key, str) and _KEY_ID.fullmatch(key) for key in keys
+        ):
+            # Not with its value: somebody may have written a whole key.
+            raise ValueError(
+                "must be a list of key ids, eight hexadecimal digits each, as the log tells them"
+            )
+        return tuple(keys)
+
+    @field_validator("db_url")
+    @classmethod
+    def _no_password(cls, url: str | None) -> str | None:
+        if url is not None:
+            check_db_url(url)
+        return url
+
+
+def check_db_url(url: str, *, password_allowed: bool = False) -> None:
+    """Refuse what SQLAlchemy does not take for a URL, and a password: freqtrade shows its configuration.
+
+    :raises ValueError: without the URL in its message.
+    """
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - most configurations have no URL
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ValueError("is no URL of SQLAlchemy such as 'sqlite:///history.sqlite'") from None
+    named = {name.lower() for name in parsed.query} & {"password", "passwd", "pwd", "sslpassword"}
+    # ODBC has its whole connection string in one parameter.
+    within = any(re.search(r"(?i)(password|pwd)\s*=", str(value)) for value in parsed.query.values())
+    if (parsed.password or named or within) and not password_allowed:
+        raise ValueError(
+            f"must not hold a password, since freqtrade shows its configuration; put the URL into the "
+            f"environment variable {ENV_DB_URL} instead"
+        )
 
 
 class Settings(Rules):
@@ -43,6 +118,14 @@ class Settings(Rules):
     """Milliseconds for which the exchange takes a signed request."""
     weight_budget: Annotated[int, Field(strict=True, ge=20, le=12000)] = 1200
     """What the reads may use of the 12,000 weight a minute that Binance gives to an address."""
+    source: Literal["exchange", "history"] = "exchange"
+    """Where the accounts are read: from Binance, or from what another bot has stored of them."""
+    history: Annotated[HistorySettings, BeforeValidator(_switch)] = HistorySettings()
+    alerts: Annotated[AlertSettings, BeforeValidator(_switch)] = AlertSettings()
+    charts: StrictBool = True
+    """Whether the analysed dataframe carries the columns of `columns.COLUMNS`, and charts show them."""
+    backtest: Literal["off", "replay"] = "off"
+    """Whether the guard acts in backtesting and hyperopt, from the recorded history."""
     pairs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Changes of the rules for single pairs."""
 
@@ -75,6 +158,12 @@ class Settings(Rules):
                 f"weight_budget ({self.weight_budget} a minute) is too small for a read (weight 10) every "
                 f"{self.refresh_seconds} s (refresh_seconds): it takes {needed:.0f}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _followable(self) -> Settings:
+        if self.source == "history" and not self.history.enabled:
+            raise ValueError('source "history" needs history.enabled')
         return self
 
     @classmethod
