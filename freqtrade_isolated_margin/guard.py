@@ -8,17 +8,21 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from functools import cache
 from typing import Any, Protocol
 
 from .account import PairAccount
 from .adapter import IsolatedMarginAdapter
+from .columns import LiveCandles
 from .credentials import ENV_KEY, ENV_SECRET, Credentials, find_credentials
 from .errors import CredentialsError, SettingsError
+from .follower import HistoryReader
+from .history import History, key_id, open_history
 from .margin import ONE, ZERO, Side
-from .monitor import Moment, Monitor, Reader, Snapshot
+from .monitor import AccountsReader, Moment, Monitor, Reader, Snapshot
+from .recorder import Recorder
 from .rules import EntryDecision, Outcome, Rule, decide
 from .settings import Settings
 
@@ -27,15 +31,18 @@ logger = logging.getLogger(__name__)
 
 # How long an allowed order may be on its way into the account.
 _ORDER_SECONDS = 5.0
+# What FreqUI shows of a pair: what Binance sends at once, and what indicators need before.
+_CANDLES = 1500
 
 
-class _Inside(threading.local):
+class Inside(threading.local):
     """Whether this thread is inside a callback of a strategy's own. Kept here: it cannot be pickled."""
 
     depth = 0
 
     @property
     def on(self) -> bool:
+        """Whether it is."""
         return self.depth > 0
 
     def __enter__(self) -> None:
@@ -45,7 +52,8 @@ class _Inside(threading.local):
         self.depth -= 1
 
 
-inside = _Inside()
+inside = Inside()
+inside_charts = Inside()
 
 
 class Judge(Protocol):
@@ -92,9 +100,17 @@ class StandIn:
 class Guard:
     """Judges entries by the newest accounts, which a `Monitor` reads in the background."""
 
-    def __init__(self, settings: Settings, monitor: Monitor) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        monitor: Monitor,
+        recorder: Recorder | None = None,
+        candles: LiveCandles | None = None,
+    ) -> None:
         self.settings = settings
         self.monitor = monitor
+        self.candles = candles
+        self._recorder = recorder
         self._max_age = float(settings.max_age_seconds)
         self._verdicts: tuple[Snapshot | None, dict[tuple[str, Side, Decimal], EntryDecision]] = (None, {})
         self._unread_since: dict[str, Moment] = {}
@@ -104,10 +120,34 @@ class Guard:
         """Begin to read the accounts of `pairs`."""
         self.monitor.watch(pairs)
         self.monitor.start()
+        if self._recorder:
+            self._recorder.start()
+
+    def await_history(self, seconds: float) -> None:
+        """Wait until what was stored before is known, at most so long."""
+        if self._recorder and self.candles:
+            self._recorder.wait_ready(seconds)
 
     def stop(self) -> None:
-        """End reading."""
+        """End reading, and store what is still to be stored."""
         self.monitor.stop()
+        if self._recorder:
+            self._recorder.stop()
+
+    def adopt(self, settings: Settings) -> None:
+        """Judge by the rules of `settings` from now on; how the accounts are read remains as it is."""
+        self.settings = settings
+        self._max_age = float(settings.max_age_seconds)
+        self._verdicts = (None, {})
+        if self.candles:
+            self.candles.settings = settings
+
+    def note(self, decision: EntryDecision, now: int) -> None:
+        """Keep a decision, taken at `now` in milliseconds, for the history and the charts."""
+        if self._recorder:
+            self._recorder.decided(decision, now)
+        if self.candles:
+            self.candles.decided(decision, now)
 
     def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:
         """Return what an entry into `pair` may be now. Never raises."""
@@ -151,7 +191,10 @@ class Guard:
         """
         snapshot, now = self.monitor.snapshot, Moment.now()
         last = self._claimed.get(decision.pair)
-        if last and (snapshot is None or snapshot.asked_at.monotonic < last.monotonic + _ORDER_SECONDS):
+        if last and (
+            snapshot is None
+            or snapshot.asked_at_of(decision.pair).monotonic < last.monotonic + _ORDER_SECONDS
+        ):
             return False
         self._claimed[decision.pair] = now
         return True
@@ -213,14 +256,55 @@ def build_adapter(
 
 
 def build_guard(
-    config: Mapping[str, Any], settings: Settings, environ: Mapping[str, str] | None = None
+    config: Mapping[str, Any],
+    settings: Settings,
+    environ: Mapping[str, str] | None = None,
+    *,
+    timeframe_seconds: int | None = None,
 ) -> Guard:
     """Build the guard of a bot that trades live or dry with this configuration.
 
+    With a timeframe it also keeps what the bot's charts show.
+
     :raises CredentialsError: where there are no credentials, or half of a pair.
     :raises SettingsError: where the settings do not fit the bot.
+    :raises HistoryError: where the history's database cannot be used at all.
     """
     check_funding(config, settings)
+    make_reader, key = _source(config, settings, environ)
+    candles = LiveCandles(settings, timeframe_seconds) if settings.charts and timeframe_seconds else None
+    recorder = None
+    if settings.history.enabled:
+        recorder = Recorder(
+            open_history(settings.history, config, environ),
+            key,
+            str(config.get("bot_name") or "freqtrade"),
+            float(settings.history.retention_days),
+            keys=settings.history.keys,
+            want=lambda pair: monitor.also_watch(pair),  # noqa: PLW0108 - not there yet
+            prepare=lambda history: _recall(history, candles, settings, key, monitor.pairs),
+        )
+    monitor = Monitor(
+        make_reader,
+        float(settings.refresh_seconds),
+        borrowed=settings.borrows,
+        observers=[observer for observer in (recorder, candles) if observer],
+    )
+    return Guard(settings, monitor, recorder, candles)
+
+
+def _source(
+    config: Mapping[str, Any], settings: Settings, environ: Mapping[str, str] | None
+) -> tuple[Callable[[], AccountsReader], str | None]:
+    """Return what makes a reader, and the id of the key that it reads with; None where it follows."""
+    if settings.source == "history":
+        # Once now, so that what is impossible stops the start; below as well.
+        open_history(settings.history, config, environ)
+
+        def make_follower() -> HistoryReader:
+            return HistoryReader(open_history(settings.history, config, environ), settings.history.keys)
+
+        return make_follower, None
     credentials = credentials_of(config, environ)
     if credentials is None:
         raise CredentialsError(
@@ -228,15 +312,21 @@ def build_guard(
             f"{ENV_KEY} and {ENV_SECRET}, or exchange.key and exchange.secret of a bot on binance, or set "
             '"isolated_margin": {"enabled": false}'
         )
-
-    # Once now, so that what is impossible stops the start.
     build_adapter(credentials, settings, config).close()
 
     def make_reader() -> Reader:
         return Reader(build_adapter(credentials, settings, config))
 
-    monitor = Monitor(make_reader, float(settings.refresh_seconds), borrowed=settings.borrows)
-    return Guard(settings, monitor)
+    return make_reader, key_id(credentials.key)
+
+
+def _recall(
+    history: History, candles: LiveCandles | None, settings: Settings, key: str | None, pairs: Iterable[str]
+) -> None:
+    """Show in the charts what an earlier run has stored."""
+    if candles:
+        own = (key, *settings.history.keys) if key else history.keys(settings.history.keys)
+        candles.recall(history, own, pairs, _CANDLES)
 
 
 @cache

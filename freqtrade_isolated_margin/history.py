@@ -45,7 +45,7 @@ from .account import Absent, PairAccount, Row, Unreadable, parse_answer
 from .errors import SettingsError
 from .margin import TierRatios
 from .rules import EntryDecision
-from .settings import ENV_DB_URL, HistorySettings, check_db_url
+from .settings import ENV_DB_URL, HistorySettings, check_db_url, spot_pair
 from .tables import (
     MIGRATIONS,
     Account,
@@ -418,7 +418,7 @@ class History:
         """
         self.check()
         with _explained("read"), self._engine.connect() as connection:
-            stored = sorted(connection.scalars(select(Session.key_id).join(Read).distinct()))
+            stored = sorted(connection.scalars(select(Session.key_id).distinct()))
         if configured:
             return tuple(configured)
         if not stored:
@@ -692,11 +692,12 @@ def _decision_row(
     connection: Connection, session: int, pairs: dict[str, int], new: NewDecision
 ) -> dict[str, Any]:
     decision = new.decision
-    if decision.pair not in pairs:
-        pairs[decision.pair] = _id_of(connection, decision.pair)
+    pair = spot_pair(decision.pair)
+    if pair not in pairs:
+        pairs[pair] = _id_of(connection, pair)
     return {
         "session_id": session,
-        "pair_id": pairs[decision.pair],
+        "pair_id": pairs[pair],
         "at": new.at,
         "side": str(decision.side),
         "outcome": str(decision.outcome),

@@ -10,11 +10,11 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from .account import Absent, AccountsAnswer, PairAccount, Row, Unreadable
 from .adapter import MAX_SYMBOLS, TOO_MUCH_WEIGHT, IsolatedMarginAdapter, in_chunks
@@ -57,6 +57,15 @@ class Moment(NamedTuple):
         """Read both clocks."""
         return cls(time.monotonic(), time.time())
 
+    def before(self, seconds: float) -> Moment:
+        """Return the moment so many seconds earlier."""
+        return Moment(self.monotonic - seconds, self.wall - seconds)
+
+    @property
+    def date(self) -> datetime:
+        """The wall clock's time, in UTC."""
+        return datetime.fromtimestamp(self.wall, UTC)
+
     def age(self, now: Moment) -> float:
         """Return the seconds since this moment: the larger of what the two clocks say.
 
@@ -79,21 +88,54 @@ class Snapshot:
     used_weight: int | None = None
     pause: float = 0.0
     """Seconds that the exchange asks to wait although the accounts were read."""
+    moments: Mapping[str, Moment] = field(default_factory=dict)
+    """When single pairs were asked for, where that was not at `asked_at`."""
+    trouble: str | None = None
+    """Why whoever asked the exchange cannot read it any more, where it was somebody else."""
 
     @property
     def read_at(self) -> datetime:
         """When the accounts were asked for, in UTC."""
-        return datetime.fromtimestamp(self.asked_at.wall, UTC)
+        return self.asked_at.date
+
+    def asked_at_of(self, pair: str) -> Moment:
+        """Return when the pair's account was asked for."""
+        return self.moments.get(pair, self.asked_at)
 
     def reading(self, pair: str, now: Moment, trouble: str | None = None) -> Reading:
         """Return what was read of the pair's account, and how old it is at `now`."""
+        asked_at = self.asked_at_of(pair)
         return Reading(
             row=self.rows.get(pair),
-            age_seconds=self.asked_at.age(now),
-            read_at=self.read_at,
+            age_seconds=asked_at.age(now),
+            read_at=asked_at.date,
             tier_ratios=self.ratios.get(pair),
-            trouble=trouble,
+            trouble=trouble or self.trouble,
         )
+
+
+class AccountsReader(Protocol):
+    """Whoever reads the accounts for a `Monitor`, in its thread."""
+
+    def read(self, pairs: Collection[str] | None = None, *, borrowed: bool = False) -> Snapshot:
+        """Read the accounts of `pairs` once; raises `IsolatedMarginError` where nothing could be learnt."""
+
+    @property
+    def asking_since(self) -> float | None:
+        """When the request that is under way was sent, on the monotonic clock; None if there is none."""
+
+    def close(self) -> None:
+        """Close the connections."""
+
+
+class Observer(Protocol):
+    """Whoever wants to know what every read of a `Monitor` came to, in its thread, which it must not stop."""
+
+    def succeeded(self, snapshot: Snapshot) -> None:
+        """Take note of a read."""
+
+    def failed(self, trouble: str) -> None:
+        """Take note that the accounts could not be read, and why."""
 
 
 class Reader:
@@ -286,7 +328,7 @@ class _Worker(threading.Thread):
     def __init__(self, serve: Callable[[_Worker], None]) -> None:
         super().__init__(name=THREAD_NAME, daemon=True)
         self.stopped = threading.Event()
-        self.reader: Reader | None = None
+        self.reader: AccountsReader | None = None
         self._serve = serve
 
     def run(self) -> None:
@@ -308,15 +350,17 @@ class Monitor:
 
     def __init__(
         self,
-        make_reader: Callable[[], Reader],
+        make_reader: Callable[[], AccountsReader],
         refresh_seconds: float,
         *,
         borrowed: bool = False,
+        observers: Sequence[Observer] = (),
         clock: Callable[[], Moment] = Moment.now,
     ) -> None:
         self._make_reader = make_reader
         self._refresh_seconds = refresh_seconds
         self._borrowed = borrowed
+        self._observers = observers
         self._clock = clock
         self._pairs: frozenset[str] = frozenset()
         self._also: frozenset[str] = frozenset()
@@ -337,6 +381,11 @@ class Monitor:
     def problem(self) -> IsolatedMarginError | None:
         """Why the newest attempt to read failed; None if it did not."""
         return self._problem
+
+    @property
+    def pairs(self) -> frozenset[str]:
+        """The pairs whose accounts are read."""
+        return self._pairs | self._also
 
     def watch(self, pairs: Iterable[str]) -> None:
         """Read the accounts of `pairs` from the next refresh on."""
@@ -397,7 +446,7 @@ class Monitor:
     def _read(self, worker: _Worker) -> Snapshot | IsolatedMarginError:
         try:
             worker.reader = worker.reader or self._make_reader()
-            return worker.reader.read(self._pairs | self._also, borrowed=self._borrowed)
+            return worker.reader.read(self.pairs, borrowed=self._borrowed)
         except IsolatedMarginError as error:
             return error
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread lives on
@@ -411,6 +460,7 @@ class Monitor:
         if self._problem:
             logger.info("The isolated margin accounts are read again, after %s failures.", self._failures)
         self._problem, self._trouble, self._failures = None, None, 0
+        self._tell(lambda observer: observer.succeeded(outcome))
         return max(self._refresh_seconds, outcome.pause)
 
     def _failed(self, problem: IsolatedMarginError) -> float:
@@ -425,7 +475,16 @@ class Monitor:
         self._trouble = f"{problem}; since {since}, next attempt {again}"
         if news:
             logger.warning("The isolated margin accounts cannot be read: %s.", self._trouble)
+        trouble = self._trouble
+        self._tell(lambda observer: observer.failed(trouble))
         return wait
+
+    def _tell(self, what: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            try:
+                what(observer)
+            except Exception:
+                logger.exception("Keeping the isolated margin accounts failed; reading them goes on.")
 
     def _backoff(self, problem: IsolatedMarginError) -> float:
         longest = _CREDENTIALS_BACKOFF if isinstance(problem, CredentialsError) else _LONGEST_BACKOFF

@@ -80,7 +80,7 @@ class MarginLevelGuard(IProtection):  # type: ignore[misc]
 
     def _stop(self, pair: str, date_now: datetime, side: Side) -> ProtectionReturn | None:
         strategy = self._strategy()
-        verdict = strategy.margin_lock(pair, side) if strategy else None
+        verdict = strategy.margin_lock(pair, side, date_now) if strategy else None
         if verdict is None:
             return None
         lock_side, rule = verdict

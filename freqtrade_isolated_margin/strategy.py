@@ -12,24 +12,29 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import isfinite, isnan, nan, nextafter
 from typing import Any, ClassVar, NamedTuple, cast
 
-from freqtrade.enums import TRADE_MODES
+from freqtrade.configuration import TimeRange
+from freqtrade.enums import TRADE_MODES, RunMode
 from freqtrade.exceptions import OperationalException
-from freqtrade.exchange import timeframe_to_next_date
+from freqtrade.exchange import timeframe_to_next_date, timeframe_to_seconds
 from freqtrade.persistence import PairLocks, Trade
 from freqtrade.strategy import IStrategy
 from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
+from pandas import DataFrame
 
 from . import guard
 from .account import PairAccount
-from .errors import CredentialsError, SettingsError
-from .guard import Guard, Judge, StandIn, build_guard, say_once
+from .columns import COLUMNS, LiveCandles, Values, merged_plot_config, shaded
+from .errors import IsolatedMarginError, SettingsError
+from .guard import Guard, Judge, StandIn, build_guard, check_funding, say_once
+from .history import milliseconds, moment
 from .margin import ONE, Side, exact
 from .protection import make_loadable
+from .replay import Replay, fingerprint
 from .rules import EntryDecision, Outcome, Rule
 from .settings import SECTION, Settings
 
@@ -59,8 +64,15 @@ class IsolatedMarginMixin(IStrategy):  # type: ignore[misc]
     """Settings of this strategy; those in the configuration's section of the same name win over them."""
 
     _margin_judge: Judge | None = None
+    _margin_settings: tuple[Mapping[str, Any], Settings] | None = None
+    _margin_charts: LiveCandles | Replay | None = None
+    _margin_covered: dict[str, float] | None = None
     _margin_locks: dict[str, _Lock] | None = None
     _margin_told: dict[str, tuple[Outcome, Rule]] | None = None
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        _name_history(self)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -68,63 +80,143 @@ class IsolatedMarginMixin(IStrategy):  # type: ignore[misc]
             setattr(cls, name, _guarded(name, handler, refusal, inspect.getattr_static(cls, name)))
         cls.ft_bot_cleanup = _cleaning(inspect.getattr_static(cls, "ft_bot_cleanup"))
         cls.protections = _Protections(inspect.getattr_static(cls, "protections"))
+        cls.plot_config = _PlotConfig(inspect.getattr_static(cls, "plot_config"))
+        cls.plot_annotations = _annotated(inspect.getattr_static(cls, "plot_annotations"))
 
     def margin_account(self, pair: str) -> PairAccount | None:
         """Return the pair's account as last read; None if it has none, or it cannot be judged now."""
         return _judge(self).account(pair)
 
     def margin_decision(self, pair: str, side: str = "long") -> EntryDecision:
-        """Return what an entry into `pair` may be now, and why. Outside of live and dry runs: anything."""
+        """Return what an entry into `pair` may be now, and why.
+
+        In a backtest that replays the history, now is the moment of the callback that asks; elsewhere outside
+        of live and dry runs it may be anything.
+        """
         return _judge(self).decision(pair, Side(side))
 
-    def margin_lock(self, pair: str, side: str = "long") -> tuple[str, Rule] | None:
+    def margin_lock(self, pair: str, side: str, now: datetime) -> tuple[str, Rule] | None:
         """Return the sides on which `pair` should be locked now, and by which rule; None if on none."""
         judge = _judge(self)
+        if isinstance(judge, Replay):
+            _go_to(self, judge, now)
         asked = judge.decision(pair, Side(side))
         if not asked.blocks or judge.is_waiting(asked):
             return None
         other = judge.decision(pair, Side.SHORT if side == Side.LONG else Side.LONG)
         return ("*" if other.blocks or not self.can_short else str(side)), asked.rule
 
+    def advise_all_indicators(self, data: dict[str, DataFrame]) -> dict[str, DataFrame]:
+        """Analyse the candles of a backtest; one that replays the history needs some (freqtrade's hook).
+
+        :raises OperationalException: where it holds nothing of the whole period.
+        """
+        self._margin_covered = {}
+        analysed: dict[str, DataFrame] = super().advise_all_indicators(data)
+        if isinstance(self._margin_judge, Replay):
+            _check_covered(self._margin_covered)
+        return analysed
+
+    def advise_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
+        """Add the columns that charts show, before the strategy's own (freqtrade's hook)."""
+        if isinstance(self._margin_judge, Replay):
+            _load(self, self._margin_judge, dataframe, metadata["pair"])
+        if not _wants_charts(self):
+            return super().advise_indicators(dataframe, metadata)
+        _add_columns(self, dataframe, metadata["pair"])
+        analysed = super().advise_indicators(dataframe, metadata)
+        if not set(COLUMNS) <= set(analysed.columns):
+            _add_columns(self, analysed, metadata["pair"])
+        return analysed
+
     def ft_bot_start(self, **kwargs: Any) -> None:
         """Start guarding, before the strategy's own `bot_start` (freqtrade's hook)."""
         settings = _settings(self)
-        if self.config.get("runmode") not in TRADE_MODES:
-            say_once("The isolated margin guard stands down outside of live and dry runs.")
-            self._margin_judge = StandIn(Outcome.ALLOW, "the guard stands down outside of live and dry runs")
-        elif not settings.enabled:
+        mode = self.config.get("runmode")
+        if mode in TRADE_MODES and not settings.enabled:
             logger.warning('The isolated margin guard is off ("isolated_margin": {"enabled": false}).')
             self._margin_judge = StandIn(Outcome.ALLOW, "the guard is off (enabled false)")
             _lift_left_locks(self)
-        else:
+        elif mode in TRADE_MODES:
             _start_guard(self, settings)
+        elif settings.enabled and settings.backtest == "replay" and mode not in _CHARTING:
+            _start_replay(self, settings)
+        else:
+            say_once("The isolated margin guard stands down outside of live and dry runs.")
+            self._margin_judge = StandIn(Outcome.ALLOW, "the guard stands down outside of live and dry runs")
+            if mode in _CHARTING and settings.charts and settings.history.enabled:
+                self._margin_charts = _recorded_charts(self, settings)
         super().ft_bot_start(**kwargs)
+        # Only now have the parameters of a hyperopt been loaded, which limits may be made of.
+        changed = _settings(self)
+        if changed != settings and isinstance(self._margin_judge, Guard):
+            self._margin_judge.adopt(changed)
         make_loadable(self)
         if isinstance(self._margin_judge, Guard):
             check_guarded(self)
 
 
+# Where nothing is traded, but charts are drawn.
+_CHARTING = {RunMode.PLOT, RunMode.WEBSERVER}
+# How long a bot's start waits for what its charts show of the time before it.
+_HISTORY_SECONDS = 5.0
+
+
 def _settings(strategy: IsolatedMarginMixin) -> Settings:
+    """Load the settings anew if the strategy's own have changed, as hyperopt changes its parameters.
+
+    :raises OperationalException: where they are impossible.
+    """
+    attribute = strategy.isolated_margin
+    if strategy._margin_settings and strategy._margin_settings[0] == attribute:
+        return strategy._margin_settings[1]
     try:
-        return Settings.load(strategy.config.get(SECTION), strategy.isolated_margin)
+        settings = Settings.load(strategy.config.get(SECTION), attribute)
     except SettingsError as error:
         raise OperationalException(str(error)) from None
+    strategy._margin_settings = (attribute, settings)
+    return settings
 
 
 def _start_guard(strategy: IsolatedMarginMixin, settings: Settings) -> None:
     try:
-        judge = build_guard(strategy.config, settings)
+        judge = build_guard(
+            strategy.config, settings, timeframe_seconds=timeframe_to_seconds(strategy.timeframe)
+        )
         exchange = getattr(strategy.dp, "_exchange", None)
         settings.check_pairs(exchange.markets if exchange else ())
-    except (SettingsError, CredentialsError) as error:
+    except IsolatedMarginError as error:
         raise OperationalException(str(error)) from None
     strategy._margin_locks, strategy._margin_told = None, {}
     strategy._margin_judge = judge
+    strategy._margin_charts = judge.candles
     judge.start(strategy.dp.current_whitelist())
+    judge.await_history(_HISTORY_SECONDS)
     logger.info(
         "The isolated margin guard reads the accounts every %g s; entries are refused until it has.",
         settings.refresh_seconds,
     )
+
+
+def _start_replay(strategy: IsolatedMarginMixin, settings: Settings) -> None:
+    detail = strategy.config.get("timeframe_detail") or strategy.timeframe
+    step = timedelta(seconds=min(map(timeframe_to_seconds, (detail, strategy.timeframe))))
+    try:
+        check_funding(strategy.config, settings)
+        judge = Replay(settings, strategy.config, step)
+    except IsolatedMarginError as error:
+        raise OperationalException(f"isolated_margin.backtest replay: {error}") from None
+    say_once("The isolated margin guard replays the recorded history of the accounts.")
+    strategy._margin_judge, strategy._margin_charts = judge, judge
+
+
+def _recorded_charts(strategy: IsolatedMarginMixin, settings: Settings) -> Replay | None:
+    step = timedelta(seconds=timeframe_to_seconds(strategy.timeframe))
+    try:
+        return Replay(settings, strategy.config, step)
+    except IsolatedMarginError as error:
+        say_once(f"No isolated margin accounts in the charts: {error}.")
+        return None
 
 
 _OFF_DUTY = StandIn(Outcome.ALLOW, "the guard stands down outside of live and dry runs")
@@ -139,6 +231,18 @@ def _judge(strategy: IsolatedMarginMixin) -> Judge:
     if started is not None:
         return started
     return _NOT_STARTED if strategy.config.get("runmode") in TRADE_MODES else _OFF_DUTY
+
+
+def _go_to(strategy: IsolatedMarginMixin, judge: Replay, now: datetime) -> None:
+    """Let a backtest's judge stand at `now`, with the settings that the strategy has by now."""
+    judge.now = now
+    try:
+        settings = _settings(strategy)
+        if settings is not judge.settings:
+            judge.settings = settings
+    except OperationalException as error:
+        # One epoch of hyperopt with impossible limits: it enters nothing, and the next has others.
+        judge.trouble = str(error)
 
 
 # ----- the wrappers around a strategy's callbacks
@@ -167,6 +271,8 @@ def _guarded(name: str, handler: _Handler, refusal: Any, inner: Any) -> Callable
             return bind()(*args, **kwargs)
         try:
             kwargs |= zip(_PARAMETERS[name], args, strict=False)
+            if isinstance(judge, Replay):
+                _go_to(self, judge, kwargs["current_time"])
             return handler(self, judge, bind, kwargs)
         except Exception:
             logger.exception("The isolated margin guard failed in %s; it refuses.", name)
@@ -202,7 +308,12 @@ def _may_enter(strategy: IsolatedMarginMixin, judge: Judge, kwargs: dict[str, An
         # The stake was cut to it already; this catches what freqtrade or a strategy changed since.
         value = float(kwargs["amount"]) * float(kwargs["rate"])
         if not value <= float(decision.max_stake) * (1 + _FLOAT_SLACK):
-            logger.info("Entry refused, its value %s is above the largest that is safe: %s", value, decision)
+            logger.log(
+                _level(judge),
+                "Entry refused, its value %s is above the largest that is safe: %s",
+                value,
+                decision,
+            )
             return False
     return True
 
@@ -262,15 +373,28 @@ def _cut(
     untouched = decision.factor == ONE and left == wanted
     too_small = not isfinite(left) or left <= 0 or (min_stake is not None and left < min_stake)
     if too_small and not untouched:
-        logger.info("Entry refused, %s left of %s is below the minimum stake: %s", left, stake, decision)
+        logger.log(
+            _level(judge),
+            "Entry refused, %s left of %s is below the minimum stake: %s",
+            left,
+            stake,
+            decision,
+        )
         return 0.0
     if decision.max_stake is not None and not judge.claim(decision):
-        logger.info("Entry refused, another was allowed since the account was read: %s", decision)
+        logger.log(
+            _level(judge), "Entry refused, another was allowed since the account was read: %s", decision
+        )
         return 0.0
     if untouched:
         return stake
-    logger.info("Stake cut from %s to %s: %s", stake, left, decision)
+    logger.log(_level(judge), "Stake cut from %s to %s: %s", stake, left, decision)
     return left
+
+
+def _level(judge: Judge) -> int:
+    """Return at which level a refusal is logged: a backtest has thousands of them."""
+    return logging.DEBUG if isinstance(judge, Replay) else logging.INFO
 
 
 def _number(stake: Any) -> float:
@@ -303,7 +427,7 @@ def _check_entry_timeout(
     decision = judge.decision(trade.pair, Side(trade.trade_direction))
     if not decision.blocks or judge.is_waiting(decision):
         return False
-    logger.info("The unfilled entry order of %s is to be cancelled: %s", trade.pair, decision)
+    logger.log(_level(judge), "The unfilled entry order of %s is to be cancelled: %s", trade.pair, decision)
     return True
 
 
@@ -365,12 +489,14 @@ def _tend(strategy: IsolatedMarginMixin, judge: Guard, pairs: Iterable[str]) -> 
     pairs = list(pairs)
     judge.start(pairs)
     now = datetime.now(UTC)
+    at = milliseconds(now)
     locks = _own_locks(strategy)
     for pair in pairs:
         decision = _for_both_sides(strategy, judge, pair)
         waiting = judge.is_waiting(decision)
         if not waiting:
             _log_change(strategy, decision)
+            judge.note(decision, at)
         if decision.blocks and not waiting:
             _lock(strategy, locks, decision, now)
         elif pair in locks:
@@ -437,9 +563,119 @@ def _log_refusal(strategy: IsolatedMarginMixin, decision: EntryDecision) -> None
     told = strategy._margin_told
     key = f"{decision.pair} refused"
     if told is None or told.get(key) != (decision.outcome, decision.rule):
-        logger.info("Entry refused: %s", decision)
+        logger.log(_level(_judge(strategy)), "Entry refused: %s", decision)
     if told is not None:
         told[key] = (decision.outcome, decision.rule)
+
+
+# ----- charts
+
+
+def _wants_charts(strategy: IsolatedMarginMixin) -> bool:
+    try:
+        settings = _settings(strategy)
+    except OperationalException:
+        # Its start says so, or has refused it.
+        return False
+    return settings.enabled and settings.charts
+
+
+def _opens(dataframe: DataFrame) -> list[int]:
+    """Return the candles' opens in milliseconds since 1970."""
+    opens: list[int] = dataframe["date"].dt.as_unit("ms").astype("int64").tolist()
+    return opens
+
+
+def _add_columns(strategy: IsolatedMarginMixin, dataframe: DataFrame, pair: str) -> None:
+    """Add `COLUMNS`: what was known at each candle's close, NaN where nothing was."""
+    values: list[Values] = []
+    try:
+        if strategy._margin_charts:
+            length = timeframe_to_seconds(strategy.timeframe) * 1000
+            values = strategy._margin_charts.values(pair, [opened + length for opened in _opens(dataframe)])
+    except Exception:
+        logger.exception("The isolated margin columns of %s are left empty.", pair)
+    for place, name in enumerate(COLUMNS):
+        dataframe[name] = [value[place] for value in values] if values else nan
+
+
+def _load(strategy: IsolatedMarginMixin, judge: Replay, dataframe: DataFrame, pair: str) -> None:
+    """Look up the accounts of a backtest's candles, and say where the history has none."""
+    opens = _opens(dataframe)
+    try:
+        share = judge.load(pair, opens, timeframe_to_seconds(strategy.timeframe) * 1000)
+    except IsolatedMarginError as error:
+        raise OperationalException(f"isolated_margin.backtest replay: {error}") from None
+    if strategy._margin_covered is not None:
+        strategy._margin_covered[pair] = share
+    if opens and share < 1:
+        logger.warning(
+            "The isolated margin history covers %.1f %% of the candles of %s from %s to %s; entries in the "
+            "others are refused.",
+            share * 100, pair, moment(opens[0]), moment(opens[-1]),
+        )  # fmt: skip
+
+
+def _check_covered(covered: Mapping[str, float]) -> None:
+    if covered and not any(covered.values()):
+        raise OperationalException(
+            f"isolated_margin.backtest replay: the history has no account of any of the {len(covered)} pairs "
+            "in the whole period of the backtest. Choose a --timerange that was recorded, or set "
+            '"backtest": "off".'
+        )
+
+
+def _name_history(strategy: IsolatedMarginMixin) -> None:
+    """Put the history's fingerprint into the configuration of a backtest that replays it.
+
+    freqtrade hands out an earlier result where configuration, strategy and candles are the same.
+    """
+    config = strategy.config
+    try:
+        settings = _settings(strategy)
+    except OperationalException:
+        # The start will say it.
+        return
+    if settings.backtest == "replay" and config.get("runmode") == RunMode.BACKTEST:
+        timerange = TimeRange.parse_timerange(config.get("timerange"))
+        # The last candle closes after the end, and what is known then counts.
+        length = timeframe_to_seconds(strategy.timeframe)
+        until = (timerange.stopts + length) * 1000 if timerange.stoptype else None
+        config[f"{SECTION}_history"] = fingerprint(settings, config, until)
+
+
+class _PlotConfig:
+    """The strategy's own `plot_config`, with the columns of the mixin added."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __get__(self, instance: IsolatedMarginMixin | None, owner: type) -> Any:
+        own = self._inner.__get__(instance, owner) if hasattr(type(self._inner), "__get__") else self._inner
+        return merged_plot_config(own) if instance is not None and _wants_charts(instance) else own
+
+
+def _annotated(inner: Any) -> Callable[..., list[Any]]:
+    """Return `plot_annotations` with shades over the candles in which entries were blocked, once."""
+
+    @functools.wraps(inner)
+    def plot_annotations(self: IsolatedMarginMixin, *args: Any, **kwargs: Any) -> list[Any]:
+        with guard.inside_charts:
+            outermost = guard.inside_charts.depth == 1
+            own = inner.__get__(self, type(self))(*args, **kwargs)
+        charts = self._margin_charts
+        if not outermost or not charts or not _wants_charts(self):
+            return cast("list[Any]", own)
+        try:
+            dataframe, pair = kwargs["dataframe"], kwargs["pair"]
+            candles = list(zip(dataframe["date"].dt.to_pydatetime(), dataframe[COLUMNS[-1]], strict=True))
+            length = timedelta(seconds=timeframe_to_seconds(self.timeframe))
+            return [*(own or ()), *shaded(candles, length, charts.blocked(pair))]
+        except Exception:
+            logger.exception("The candles in which entries were blocked are not shaded.")
+            return cast("list[Any]", own)
+
+    return plot_annotations
 
 
 # ----- protections
