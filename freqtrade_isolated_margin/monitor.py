@@ -383,6 +383,12 @@ class Monitor:
         return self._problem
 
     @property
+    def trouble(self) -> str | None:
+        """Why the accounts cannot be read, since when, and when the next attempt is; None if they can."""
+        snapshot = self._snapshot
+        return self._trouble or (snapshot.trouble if snapshot else None)
+
+    @property
     def pairs(self) -> frozenset[str]:
         """The pairs whose accounts are read."""
         return self._pairs | self._also

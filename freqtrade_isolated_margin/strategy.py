@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -28,6 +29,7 @@ from pandas import DataFrame
 
 from . import guard
 from .account import PairAccount
+from .alerts import Alerts, as_messages, longest_message
 from .columns import COLUMNS, LiveCandles, Values, merged_plot_config, shaded
 from .errors import IsolatedMarginError, SettingsError
 from .guard import Guard, Judge, StandIn, build_guard, check_funding, say_once
@@ -65,6 +67,7 @@ class IsolatedMarginMixin(IStrategy):  # type: ignore[misc]
 
     _margin_judge: Judge | None = None
     _margin_settings: tuple[Mapping[str, Any], Settings] | None = None
+    _margin_alerts: Alerts | None = None
     _margin_charts: LiveCandles | Replay | None = None
     _margin_covered: dict[str, float] | None = None
     _margin_locks: dict[str, _Lock] | None = None
@@ -491,17 +494,32 @@ def _tend(strategy: IsolatedMarginMixin, judge: Guard, pairs: Iterable[str]) -> 
     now = datetime.now(UTC)
     at = milliseconds(now)
     locks = _own_locks(strategy)
+    seen: list[tuple[EntryDecision, PairAccount | None]] = []
     for pair in pairs:
         decision = _for_both_sides(strategy, judge, pair)
         waiting = judge.is_waiting(decision)
         if not waiting:
             _log_change(strategy, decision)
             judge.note(decision, at)
+            seen.append((decision, judge.account(pair)))
         if decision.blocks and not waiting:
             _lock(strategy, locks, decision, now)
         elif pair in locks:
             strategy.unlock_reason(locks[pair].reason)
             del locks[pair]
+    _alert(strategy, judge, seen)
+
+
+def _alert(
+    strategy: IsolatedMarginMixin, judge: Guard, seen: list[tuple[EntryDecision, PairAccount | None]]
+) -> None:
+    """Send what is worth a message through freqtrade's own: Telegram, Discord, webhooks."""
+    if strategy._margin_alerts is None:
+        strategy._margin_alerts = Alerts(judge.settings)
+    lines = strategy._margin_alerts.look(seen, time.monotonic(), judge.monitor.trouble)
+    for message in as_messages(lines, longest_message(strategy.config)):
+        # What is news has been decided: freqtrade would hold back what it has sent in this candle before.
+        strategy.dp.send_msg(message, always_send=True)
 
 
 def _for_both_sides(strategy: IsolatedMarginMixin, judge: Guard, pair: str) -> EntryDecision:
