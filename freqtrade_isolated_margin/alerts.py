@@ -32,8 +32,8 @@ _UNMEASURED = _UNJUDGED | {Rule.TRADE_ENABLED, Rule.FUNDING}
 
 # Seconds after which a pair that is not asked about any more is forgotten.
 _FORGET_SECONDS = 3600.0
-# Characters of one line. Its markup makes it half as long again at most.
-_LINE = 640
+# Characters of one line without its markup, of a reason for an outage, and of a status in it.
+_LINE = 900
 _TROUBLE = 200
 _STATUS = 40
 
@@ -388,7 +388,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"  # noqa: PLR2004 - two minutes
 
 
-_SPECIAL = re.compile(r"[^\s()]*[_*\[][^\s()]*(?:\s+[^\s()]*[_*\[][^\s()]*)*")
+# A word with markup in it, without the punctuation after it.
+_SPECIAL = re.compile(r"[^\s()]*[_*\[](?:[^\s()]*[^\s().,;:])?")
 
 
 def _tidy(text: str) -> str:
@@ -403,4 +404,6 @@ def _legible(text: str) -> str:
     freqtrade sends messages as Markdown: a single ``_`` would make Telegram refuse the message, and two
     would vanish. Discord shows code as well, and in plain text it is only quoted.
     """
-    return _SPECIAL.sub(lambda found: f"`{found[0]}`", _tidy(text))
+    tidy = _tidy(text)
+    marked = _SPECIAL.sub(lambda found: f"`{found[0]}`", tidy)
+    return marked if len(marked) <= LONGEST_IN_DISCORD else f"`{tidy}`"

@@ -34,6 +34,7 @@ from freqtrade_isolated_margin.account import PairAccount, parse_answer
 from freqtrade_isolated_margin.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.credentials import Credentials
 from freqtrade_isolated_margin.errors import AnswerError
+from freqtrade_isolated_margin.history import DEFAULT_FILE
 from freqtrade_isolated_margin.localexchange import AccountSpec, Fault, LocalExchange, MarketSpec
 from freqtrade_isolated_margin.localexchange.paths import Keyframes
 from freqtrade_isolated_margin.localexchange.scenarios import Scenario
@@ -359,6 +360,11 @@ class Bot:
         """Where freqtrade keeps its trades."""
         return self.folder / "trades.sqlite"
 
+    @property
+    def history(self) -> Path:
+        """Where the guard keeps the accounts."""
+        return self.folder / DEFAULT_FILE
+
     def start(self) -> None:
         """Start the process."""
         own = ("FREQTRADE__", "ISOLATED_MARGIN_")
@@ -379,7 +385,8 @@ class Bot:
 
     def measure(self) -> None:
         """Note memory and threads."""
-        with suppress(OSError, StopIteration, AttributeError):
+        # A process that has just ended has no figures.
+        with suppress(OSError, KeyError, AttributeError):
             lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()  # type: ignore[union-attr]
             found = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
             self.runs[-1].memory.append((time.monotonic() - self.started, int(found["VmRSS"][0]) / 1024))
@@ -399,16 +406,21 @@ class Bot:
                 self.lost.append(f"{len(gone)} rows of {table}")
 
     def snapshot(self) -> dict[str, set[int]]:
-        """Return what is committed now of trades, orders and locks."""
-        tables = ("trades", "orders", "pairlocks")
-        return {table: {row[0] for row in self.rows(f"SELECT id FROM {table}")} for table in tables}  # noqa: S608 - our own names
+        """Return what is committed now: trades, orders and locks, reads and decisions."""
+        tables = dict.fromkeys(("trades", "orders", "pairlocks"), self.database)
+        tables |= dict.fromkeys(("margin_reads", "margin_decisions"), self.history)
+        return {
+            table: {row[0] for row in self.rows(f"SELECT id FROM {table}", database)}  # noqa: S608 - our own names
+            for table, database in tables.items()
+        }
 
-    def rows(self, query: str) -> list[Any]:
-        """Ask its database; nothing where there is none yet."""
-        if not self.database.exists():
+    def rows(self, query: str, database: Path | None = None) -> list[Any]:
+        """Ask one of its databases, by default freqtrade's; nothing where there is none yet."""
+        database = database or self.database
+        if not database.exists():
             return []
         # Not read-only: after a kill SQLite has to undo what was not committed.
-        with closing(sqlite3.connect(f"file:{self.database}?mode=rw", uri=True, timeout=20)) as connection:
+        with closing(sqlite3.connect(f"file:{database}?mode=rw", uri=True, timeout=20)) as connection:
             try:
                 return connection.execute(query).fetchall()
             except sqlite3.OperationalError:
@@ -425,9 +437,13 @@ class Bot:
         ]
 
     def soundness(self) -> str:
-        """Return what SQLite says of the database."""
-        with closing(sqlite3.connect(self.database, timeout=20)) as connection:
-            return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+        """Return what SQLite says of the databases."""
+        for database in (self.database, self.history):
+            with closing(sqlite3.connect(database, timeout=20)) as connection:
+                said = str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+            if said != "ok":
+                return f"{database.name}: {said}"
+        return "ok"
 
     def stop(self) -> None:
         """End it in good order."""
@@ -552,7 +568,17 @@ class Soak:
 
     def _report(self, weather: Weather) -> Result:
         table = Table(title="Soak", title_justify="left")
-        for name in ("", "entries", "wrong", "answers", "RSS MB warm → end", "threads", "kills", "database"):
+        for name in (
+            "",
+            "entries",
+            "wrong",
+            "answers",
+            "RSS MB warm → end",
+            "threads",
+            "kills",
+            "stored reads",
+            "databases",
+        ):
             table.add_column(name, no_wrap=True)
         entries = answers = 0
         for bot in self.bots:
@@ -569,7 +595,11 @@ class Soak:
                 self.wrong.append(f"{bot.name}: its database: {sound}")
             memory, threads = self._flatness(bot)
             entries, answers = entries + len(orders), answers + len(witness.answers)
-            row = (len(orders), len(bad), len(witness.answers), memory, threads, bot.kills, sound)
+            reads = bot.rows("SELECT count(*) FROM margin_reads", bot.history)
+            stored = reads[0][0] if reads else 0
+            if not stored:
+                self.wrong.append(f"{bot.name}: its history has no read")
+            row = (len(orders), len(bad), len(witness.answers), memory, threads, bot.kills, stored, sound)
             table.add_row(bot.name, *map(str, row))
         table.caption = "faults: " + ", ".join(f"{kind} {n}" for kind, n in sorted(weather.counts.items()))
         return Result(table, self.wrong, entries, answers, self._guarded())

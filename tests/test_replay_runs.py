@@ -1,0 +1,206 @@
+"""Real backtests and hyperopts that replay a recorded history."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import builders
+import pytest
+from bot import config_for, freqtrade
+from test_bot_runs import RANGE, write_candles
+
+from freqtrade_isolated_margin.account import PairAccount
+from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewRead, milliseconds
+from freqtrade_isolated_margin.localexchange import LocalExchange
+
+pytestmark = pytest.mark.timeout(300)
+
+KEY = "0a1b2c3d"
+START, HALF, END = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3))
+
+STRATEGY = """
+from freqtrade.strategy import DecimalParameter
+
+class Tested(IsolatedMarginMixin, Base, IStrategy):
+    timeframe = "5m"
+    block_below = DecimalParameter(1.1, 1.9, default=1.25, decimals=1, space="buy")
+    minimal_roi = {"0": 0.01, "10": -1}
+    protections = [{"method": "MarginLevelGuard"}]
+
+    @property
+    def isolated_margin(self):
+        return {"margin_level": {"block_below": float(self.block_below.value), "full_above": 1.95}}
+"""
+
+
+def level_at(moment: datetime) -> str:
+    """The margin level of the made-up account: healthy on the first day, and near its end on the second."""
+    return "3" if moment < HALF else "1.2"
+
+
+def write_history(
+    folder: Path, level: Callable[[datetime], str] = level_at, start: datetime = START, end: datetime = END
+) -> History:
+    """Record one read a minute from `start` to before `end`."""
+    history = History(f"sqlite:///{folder / 'user_data' / DEFAULT_FILE}")
+    history.prepare()
+    writer = history.writer(KEY, "a bot")
+    accounts: dict[str, PairAccount] = {}
+    for at in range(milliseconds(start), milliseconds(end), 60_000):
+        wanted = level(datetime.fromtimestamp(at / 1000, UTC))
+        if wanted not in accounts:
+            row = builders.parsed(builders.long_row(wanted))
+            assert isinstance(row, PairAccount)
+            accounts[wanted] = row
+        writer.write([NewRead(at, lambda: 0.0, {"BTC/USDT": accounts[wanted]}, {})])
+    return history
+
+
+def prepared(folder: Path, **section: Any) -> dict[str, Any]:
+    """Write candles into `folder`, and return a configuration that replays."""
+    write_candles(folder)
+    return config_for(None, ["BTC/USDT"], isolated_margin={"backtest": "replay", **section})
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Any:
+    """Serve the markets that freqtrade wants to know."""
+    with LocalExchange(scenario="calm") as exchange:
+        yield exchange
+
+
+def backtest(
+    folder: Path, exchange: LocalExchange, config: dict[str, Any], *options: str, strategy: str = STRATEGY
+) -> tuple[int, str]:
+    """Run a backtest; return its exit status and what it printed."""
+    config["exchange"]["ccxt_config"]["urls"] = {"api": exchange.ccxt_urls}
+    with freqtrade(folder, config, strategy, "backtesting", *RANGE, *options) as bot:
+        return bot.wait(120), bot.output
+
+
+def trades(folder: Path) -> list[Any]:
+    """Return the trades of the newest backtest."""
+    exported = max(
+        (folder / "user_data" / "backtest_results").glob("*.zip"), key=lambda file: file.stat().st_mtime
+    )
+    with zipfile.ZipFile(exported) as archive:
+        return list(json.loads(archive.read(exported.stem + ".json"))["strategy"]["Tested"]["trades"])
+
+
+def test_entries_are_refused_where_the_account_was_bad(exchange: LocalExchange, tmp_path: Path) -> None:
+    """A replayed backtest enters while the recorded account was healthy, and not once it was not."""
+    config = prepared(tmp_path)
+    write_history(tmp_path)
+    status, output = backtest(tmp_path, exchange, config, "--enable-protections")
+    assert status == 0, output[-3000:]
+    opened = [datetime.fromisoformat(trade["open_date"]) for trade in trades(tmp_path)]
+    assert len(opened) > 20
+    assert max(opened) <= HALF
+    assert (HALF - max(opened)).total_seconds() < 1800
+    assert "replays the recorded history" in output
+
+
+def test_off_is_as_without_a_history(exchange: LocalExchange, tmp_path: Path) -> None:
+    """Without replay the recorded accounts refuse nothing."""
+    config = prepared(tmp_path, backtest="off")
+    write_history(tmp_path)
+    status, output = backtest(tmp_path, exchange, config)
+    assert status == 0, output[-3000:]
+    assert max(datetime.fromisoformat(trade["open_date"]) for trade in trades(tmp_path)) > HALF
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_period_without_history_is_an_error(
+    exchange: LocalExchange, tmp_path: Path, *, recorded: bool
+) -> None:
+    """A backtest of which the history has nothing, or where there is none, ends and says so."""
+    config = prepared(tmp_path)
+    if recorded:
+        write_history(
+            tmp_path, start=datetime(2026, 2, 1, tzinfo=UTC), end=datetime(2026, 2, 1, 1, tzinfo=UTC)
+        )
+    status, output = backtest(tmp_path, exchange, config)
+    said = "the history has no account of any of the 1 pairs" if recorded else "there is no history yet"
+    assert said in output
+    assert status != 0
+    assert not list((tmp_path / "user_data" / "backtest_results").glob("*.zip"))
+
+
+def test_a_period_that_is_covered_in_part_says_how_far(exchange: LocalExchange, tmp_path: Path) -> None:
+    """Where the history has nothing, entries are refused, and a warning says how many candles it covers."""
+    config = prepared(tmp_path)
+    write_history(tmp_path, level=lambda _: "3", end=HALF)
+    status, output = backtest(tmp_path, exchange, config)
+    assert status == 0, output[-3000:]
+    assert "history covers 49.9 % of the candles of BTC/USDT" in output
+    assert max(datetime.fromisoformat(trade["open_date"]) for trade in trades(tmp_path)) <= HALF
+
+
+def test_the_cache_never_hands_out_the_result_of_another_history(
+    exchange: LocalExchange, tmp_path: Path
+) -> None:
+    """Freqtrade reuses a result while the history is the same, and not when it or a limit is another."""
+    reused = "Reusing result of previous backtest"
+    config = prepared(tmp_path)
+    write_history(tmp_path)
+    assert reused not in backtest(tmp_path, exchange, config)[1]
+    assert reused in backtest(tmp_path, exchange, config)[1]
+    before = trades(tmp_path)
+    (tmp_path / "user_data" / DEFAULT_FILE).unlink()
+    write_history(tmp_path, level=lambda _: "3")
+    assert reused not in backtest(tmp_path, exchange, config)[1]
+    assert trades(tmp_path) != before
+    assert reused in backtest(tmp_path, exchange, config)[1]
+    config["isolated_margin"]["margin_level"] = {"block_below": 1.4, "full_above": 2.2}
+    assert reused not in backtest(tmp_path, exchange, config)[1]
+
+
+def test_limits_are_parameters_of_hyperopt(exchange: LocalExchange, tmp_path: Path) -> None:
+    """Hyperopt varies a limit, with the same results for one worker and two; an impossible one enters nothing."""
+    results = []
+    for workers in ("1", "2"):
+        folder = tmp_path / workers
+        folder.mkdir()
+        config = prepared(folder)
+        config["exchange"]["ccxt_config"]["urls"] = {"api": exchange.ccxt_urls}
+        # On the second day the level is 1.5: only limits below it let entries through.
+        write_history(folder, level=lambda moment: "3" if moment < HALF else "1.5").close()
+        options = [
+            "--epochs",
+            "6",
+            "-j",
+            workers,
+            "--spaces",
+            "buy",
+            "--random-state",
+            "3",
+            "--min-trades",
+            "1",
+        ]
+        loss = ["--hyperopt-loss", "SharpeHyperOptLoss"]
+        strategy = STRATEGY.replace("1.1, 1.9,", "1.1, 2.1,")
+        with freqtrade(folder, config, strategy, "hyperopt", *RANGE, *options, *loss) as bot:
+            assert bot.wait(250) == 0, bot.output[-3000:]
+        (found,) = (folder / "user_data" / "hyperopt_results").glob("*.fthypt")
+        epochs = [json.loads(line) for line in found.read_text().splitlines()]
+        results.append(
+            {
+                epoch["params_dict"]["block_below"]: epoch["results_metrics"]["total_trades"]
+                for epoch in epochs
+            }
+        )
+    one, two = results
+    both = one.keys() & two.keys()
+    assert both
+    assert [one[limit] for limit in both] == [two[limit] for limit in both]
+    tried = one | two
+    # A limit above `full_above` is impossible, and lets nothing through.
+    loose = {count for limit, count in tried.items() if limit < 1.5}
+    tight = {count for limit, count in tried.items() if 1.5 <= limit <= 1.95}
+    assert {count for limit, count in tried.items() if limit > 1.95} <= {0}
+    assert min(loose, default=1000) > max(tight, default=0)
