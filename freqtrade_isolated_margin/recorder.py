@@ -192,7 +192,7 @@ class Recorder:
         try:
             prepare(self._history)
         except Exception as error:  # noqa: BLE001 - what charts show is not worth more than what is stored
-            logger.warning("The history of before cannot be shown (%s).", type(error).__name__)
+            logger.info("The history of before cannot be shown (%s).", type(error).__name__)
         finally:
             self._ready.set()
 

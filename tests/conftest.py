@@ -9,19 +9,37 @@ from typing import Any
 import pytest
 from builders import redirected
 from hypothesis import settings
+from postgresql import MISSING, PostgreSQL, postgresql, server_folder
 
 from freqtrade_isolated_margin.credentials import ENV_KEY, ENV_SECRET
 from freqtrade_isolated_margin.localexchange import LocalExchange
+from freqtrade_isolated_margin.settings import ENV_DB_URL
 
 settings.register_profile("house", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "house")
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say at the end what this machine cannot test."""
+    if server_folder() is None:
+        terminalreporter.write_line(MISSING)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A PostgreSQL that the test run has started."""
+    programs = server_folder()
+    if programs is None:
+        pytest.skip(MISSING)
+    with postgresql(programs) as server:
+        yield server
+
+
 @pytest.fixture(autouse=True)
 def _no_credentials_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test may find a key in the environment that it did not put there."""
-    for name in (ENV_KEY, ENV_SECRET):
+    for name in (ENV_KEY, ENV_SECRET, ENV_DB_URL):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -161,7 +161,7 @@ def test_the_cache_never_hands_out_the_result_of_another_history(
 
 
 def test_limits_are_parameters_of_hyperopt(exchange: LocalExchange, tmp_path: Path) -> None:
-    """Hyperopt varies a limit, with the same results for one worker and two; an impossible one enters nothing."""
+    """Hyperopt varies a limit, alike with one worker and with two; an impossible limit enters nothing."""
     results = []
     for workers in ("1", "2"):
         folder = tmp_path / workers
