@@ -8,23 +8,25 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .account import PairAccount
 from .adapter import IsolatedMarginAdapter
-from .columns import LiveCandles
 from .credentials import ENV_KEY, ENV_SECRET, Credentials, find_credentials
 from .errors import CredentialsError, SettingsError
-from .follower import HistoryReader
-from .history import History, key_id, open_history
 from .margin import ONE, ZERO, Side
 from .monitor import AccountsReader, Moment, Monitor, Reader, Snapshot
-from .recorder import Recorder
 from .rules import EntryDecision, Outcome, Rule, decide
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .columns import LiveCandles
+    from .history import History
+    from .recorder import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 _ORDER_SECONDS = 5.0
 # What FreqUI shows of a pair: what Binance sends at once, and what indicators need before.
 _CANDLES = 1500
+# What was read is not stored meanwhile, and followers wait for it.
+_RECALL_SECONDS = 2.0
 
 
 class Inside(threading.local):
@@ -270,6 +274,11 @@ def build_guard(
     :raises SettingsError: where the settings do not fit the bot.
     :raises HistoryError: where the history's database cannot be used at all.
     """
+    # Here, since the commands that read once need no database.
+    from .columns import LiveCandles  # noqa: PLC0415
+    from .history import open_history  # noqa: PLC0415
+    from .recorder import Recorder  # noqa: PLC0415
+
     check_funding(config, settings)
     make_reader, key = _source(config, settings, environ)
     candles = LiveCandles(settings, timeframe_seconds) if settings.charts and timeframe_seconds else None
@@ -282,7 +291,7 @@ def build_guard(
             float(settings.history.retention_days),
             keys=settings.history.keys,
             want=lambda pair: monitor.also_watch(pair),  # noqa: PLW0108 - not there yet
-            prepare=lambda history: _recall(history, candles, settings, key, monitor.pairs),
+            recall=lambda history: _recall(history, candles, settings, key, monitor.pairs),
         )
     monitor = Monitor(
         make_reader,
@@ -297,6 +306,9 @@ def _source(
     config: Mapping[str, Any], settings: Settings, environ: Mapping[str, str] | None
 ) -> tuple[Callable[[], AccountsReader], str | None]:
     """Return what makes a reader, and the id of the key that it reads with; None where it follows."""
+    from .follower import HistoryReader  # noqa: PLC0415
+    from .history import key_id, open_history  # noqa: PLC0415
+
     if settings.source == "history":
         # Once now, so that what is impossible stops the start; below as well.
         open_history(settings.history, config, environ)
@@ -322,11 +334,19 @@ def _source(
 
 def _recall(
     history: History, candles: LiveCandles | None, settings: Settings, key: str | None, pairs: Iterable[str]
-) -> None:
-    """Show in the charts what an earlier run has stored."""
-    if candles:
-        own = (key, *settings.history.keys) if key else history.keys(settings.history.keys)
-        candles.recall(history, own, pairs, _CANDLES)
+) -> bool:
+    """Show in the charts what was stored before, pair by pair; False where some are left for the next time.
+
+    :raises HistoryError: where it cannot be read.
+    """
+    missing = candles.unrecalled(pairs) if candles else []
+    if not candles or not missing:
+        return True
+    own = (key, *settings.history.keys) if key else history.keys(settings.history.keys)
+    until = time.monotonic() + _RECALL_SECONDS
+    while missing and time.monotonic() < until:
+        candles.recall(history, own, missing.pop(), _CANDLES)
+    return not missing
 
 
 @cache

@@ -456,7 +456,7 @@ class Bot(RuleBasedStateMachine):
         self.pending: tuple[Any, ...] | None = None
         self.undo = pytest.MonkeyPatch()
         self.undo.setattr(guard_module, "Moment", self.clock)
-        self.undo.setattr(strategy_module, "build_guard", lambda *_args: self.guard)
+        self.undo.setattr(strategy_module, "build_guard", lambda *_args, **_more: self.guard)
         self.undo.setattr(PairLocks, "use_db", False)
         self.undo.setattr(PairLocks, "timeframe", Base.timeframe)
         PairLocks.reset_locks()

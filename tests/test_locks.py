@@ -264,7 +264,8 @@ def test_a_lock_store_that_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_protections_lock_is_for_both_sides_of_a_strategy_that_cannot_short() -> None:
     """`margin_lock` says on which sides, and by which rule."""
+    now = datetime.now(UTC)
     bot = Bot("XRP", "BTC")
     bot.monitor.read(XRP=BAD, BTC=GOOD)
-    assert bot.strategy.margin_lock("XRP/USDT", "long") == ("*", "margin_level")
-    assert bot.strategy.margin_lock("BTC/USDT", "long") is None
+    assert bot.strategy.margin_lock("XRP/USDT", "long", now) == ("*", "margin_level")
+    assert bot.strategy.margin_lock("BTC/USDT", "long", now) is None

@@ -106,6 +106,7 @@ def pip_install(_command: str, tmp_path: Path) -> None:
     assert "freqtrade_isolated_margin/py.typed" in names
     assert "freqtrade_isolated_margin/localexchange/server.py" in names
     assert not [name for name in names if name.startswith(("tests/", "user_data/"))]
+    assert "Provides-Extra: postgresql" in metadata
     assert "License-Expression: GPL-3.0-or-later" in metadata
     assert "freqtrade-isolated-margin = freqtrade_isolated_margin.cli:main" in entry_points
 
@@ -199,6 +200,7 @@ HOW_IT_IS_RUN: dict[str, Callable[[str, Path], None]] = {
     "make soak": longer,
     "make fault-matrix": longer,
     "pip install .": pip_install,
+    "pip install '.[postgresql]'": pip_install,
     "freqtrade-isolated-margin status -c user_data/config.json": status_of_the_whitelist,
     "freqtrade-isolated-margin status -c user_data/config.json BTC/USDT ETH/USDT": status_of_pairs,
     "freqtrade-isolated-margin status -c user_data/config.json --json": status_as_json,

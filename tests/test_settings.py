@@ -28,6 +28,11 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "max_age_seconds": "60",
         "recv_window": 10000,
         "weight_budget": 1200,
+        "source": "exchange",
+        "history": {"enabled": True, "db_url": None, "retention_days": "30", "keys": []},
+        "alerts": {"enabled": True, "room_left": "0.5", "calm_above": "1.2", "settle_seconds": "300"},
+        "charts": True,
+        "backtest": "off",
         "pairs": {},
     }
 
@@ -282,7 +287,7 @@ def test_every_problem_is_told_at_once() -> None:
 
 def test_a_misspelt_setting_suggests_the_nearest() -> None:
     """And lists all that is allowed."""
-    with pytest.raises(SettingsError, match=r"did you mean 'max_age_seconds'\? \(allowed: block_statuses, "):
+    with pytest.raises(SettingsError, match=r"did you mean 'max_age_seconds'\? \(allowed: alerts, backtest, block_statuses, "):
         Settings.load({"max_age_second": 30})
 
 
@@ -290,3 +295,28 @@ def test_a_misspelt_setting_suggests_the_nearest() -> None:
 def test_the_settlement_suffix_does_not_count(pair: str, spot: str) -> None:
     """A futures pair is named as its spot pair."""
     assert spot_pair(pair) == spot
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"alerts": {"rom_left": 1}}, r"alerts.rom_left is not a setting; did you mean 'room_left'"),
+        ({"alerts": {"room_left": 1}}, r"alerts.room_left: input should be less than 1"),
+        ({"history": {"retention_days": 0}}, r"history.retention_days: input should be greater than 0"),
+        ({"history": {"keys": ["a whole key"]}}, r"history.keys: must be a list of key ids, eight hex"),
+        ({"history": {"db_url": "nonsense"}}, r"history.db_url: is no URL of SQLAlchemy"),
+        ({"source": "history", "history": False}, r'source "history" needs history.enabled'),
+        ({"source": "elsewhere"}, r"source: input should be 'exchange' or 'history'"),
+        ({"backtest": "on"}, r"backtest: input should be 'off' or 'replay'"),
+    ],
+)
+def test_an_impossible_setting_of_what_is_around_the_rules(section: dict[str, Any], said: str) -> None:
+    """Its name and what is allowed are told."""
+    with pytest.raises(SettingsError, match=said):
+        Settings.load(section)
+
+
+def test_a_part_can_be_switched_off_as_a_whole() -> None:
+    """``false`` stands for ``{"enabled": false}``, and the rest of the part keeps its defaults."""
+    settings = Settings.load({"alerts": False, "history": False})
+    assert settings == Settings.load({"alerts": {"enabled": False}, "history": {"enabled": False}})
