@@ -85,6 +85,50 @@ def _check(parsed: argparse.Namespace) -> int:
     return run(parsed)
 
 
+def _history_arguments(parser: argparse.ArgumentParser) -> None:
+    from .configuration import add_options  # noqa: PLC0415 - only if needed
+    from .since import DEFAULT  # noqa: PLC0415 - as above
+
+    add_options(parser)
+    parser.add_argument("pairs", nargs="*", metavar="PAIR", help="pairs to show; default: all")
+    parser.add_argument(
+        "--since",
+        default=DEFAULT,
+        metavar="WHEN",
+        help="a date such as 2026-11-01 (UTC) or a duration such as 90m, 12h or 7d; default: %(default)s",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json", action="store_true", help="print all of it as JSON, with the decimals as stored"
+    )
+    form.add_argument(
+        "--csv", action="store_true", help="print all of it as CSV, with the decimals as stored"
+    )
+
+
+def _history(parsed: argparse.Namespace) -> int:
+    from .show_history import run  # noqa: PLC0415 - loads SQLAlchemy
+
+    return run(parsed)
+
+
+def _watch_arguments(parser: argparse.ArgumentParser) -> None:
+    from .configuration import add_options  # noqa: PLC0415 - only if needed
+
+    add_options(parser)
+    parser.add_argument("pairs", nargs="*", metavar="PAIR", help="pairs to watch; default: the whitelist")
+    parser.add_argument("-s", "--strategy", metavar="NAME", help="take this strategy's settings into account")
+    parser.add_argument(
+        "--side", choices=["long", "short"], default="long", help="side of the entries judged"
+    )
+
+
+def _watch(parsed: argparse.Namespace) -> int:
+    from .watch import run  # noqa: PLC0415 - loads ccxt and freqtrade
+
+    return run(parsed)
+
+
 def _exchange_arguments(parser: argparse.ArgumentParser) -> None:
     from .localexchange import SCENARIOS  # noqa: PLC0415 - loads FastAPI
 
@@ -114,18 +158,91 @@ def _demo(parsed: argparse.Namespace) -> int:
     return run(parsed)
 
 
+def _init_arguments(parser: argparse.ArgumentParser) -> None:
+    from .configuration import add_options  # noqa: PLC0415 - only if needed
+
+    add_options(parser)
+    parser.add_argument(
+        "--print", action="store_true", dest="print_only", help="print the section and change nothing"
+    )
+    parser.add_argument(
+        "-s", "--strategy", metavar="NAME", help="name the lines to change in it; default: the configured one"
+    )
+    parser.add_argument(
+        "--strategy-path", metavar="PATH", help="the strategy's file or folder; default: user_data/strategies"
+    )
+
+
+def _init(parsed: argparse.Namespace) -> int:
+    from .init import run  # noqa: PLC0415 - only if needed
+
+    return run(parsed)
+
+
+def _plot_arguments(parser: argparse.ArgumentParser) -> None:
+    from .configuration import add_options  # noqa: PLC0415 - only if needed
+    from .since import DEFAULT  # noqa: PLC0415
+
+    add_options(parser)
+    parser.add_argument("pair", metavar="PAIR", help="pair to draw")
+    parser.add_argument(
+        "--since",
+        default=DEFAULT,
+        metavar="WHEN",
+        help=f"from when on: a duration as 90m, 12h or 7d, or a date or moment in UTC; default: {DEFAULT}",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="a .html or .png file; default: plot/isolated-margin-PAIR.html in the user data folder",
+    )
+    parser.add_argument("--theme", choices=["light", "dark"], default="light", help="default: light")
+    parser.add_argument("-s", "--strategy", metavar="NAME", help="take this strategy's settings into account")
+
+
+def _plot(parsed: argparse.Namespace) -> int:
+    from .plot import run  # noqa: PLC0415 - loads freqtrade and what draws
+
+    return run(parsed)
+
+
 _COMMANDS: dict[str, tuple[_AddArguments, Callable[[argparse.Namespace], int], str, str]] = {
+    "init": (
+        _init_arguments,
+        _init,
+        "add the section to a configuration, and name the two lines to change in a strategy",
+        "-c user_data/config.json --strategy MyStrategy",
+    ),
     "status": (
         _status_arguments,
         _status,
         "read the accounts once and show what entries may be",
         "-c user_data/config.json BTC/USDT",
     ),
+    "watch": (
+        _watch_arguments,
+        _watch,
+        "show the accounts live, the most dangerous first",
+        "-c user_data/config.json BTC/USDT ETH/USDT",
+    ),
     "check": (
         _check_arguments,
         _check,
         "look at everything that the guard needs, and say what to do",
         "-c user_data/config.json",
+    ),
+    "history": (
+        _history_arguments,
+        _history,
+        "show what is stored of the accounts and decisions",
+        "-c user_data/config.json BTC/USDT --since 12h",
+    ),
+    "plot": (
+        _plot_arguments,
+        _plot,
+        "draw a pair's margin level and liquidation price from the history",
+        "-c user_data/config.json BTC/USDT --since 7d -o btc.png",
     ),
     "exchange": (
         _exchange_arguments,

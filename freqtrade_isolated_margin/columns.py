@@ -145,7 +145,7 @@ class LiveCandles:
     def __init__(self, settings: Settings, timeframe_seconds: int) -> None:
         self.settings = settings
         self._step = timeframe_seconds * 1000
-        self._max_age = float(settings.max_age_seconds)
+        self._recalled: set[str] = set()
         self._newest: dict[str, _Known] = {}
         self._closed: dict[str, dict[int, Values]] = defaultdict(dict)
         self._blocked: dict[str, deque[Span]] = defaultdict(lambda: deque(maxlen=_MOST_SPANS))
@@ -159,16 +159,17 @@ class LiveCandles:
             asked = snapshot.asked_at_of(pair)
             new = _Known(milliseconds(asked.wall), row, snapshot.ratios.get(pair))
             old = self._newest.get(pair)
-            self._newest[pair] = new
             if old:
                 self._close(pair, old, new.read_at)
+            # Only now, so that whoever asks meanwhile misses no candle.
+            self._newest[pair] = new
 
     def failed(self, trouble: str) -> None:
         """Nothing is known that was not known before."""
 
     def _close(self, pair: str, known: _Known, before: int) -> None:
         first = -(-known.read_at // self._step) * self._step
-        last = min(before - 1, known.read_at + round(self._max_age * 1000))
+        last = min(before - 1, known.read_at + self._max_age_ms)
         closes = range(first, last + 1, self._step)
         if not closes:
             return
@@ -182,27 +183,40 @@ class LiveCandles:
     def _values(self, pair: str, known: _Known) -> Values:
         reading = Reading(known.row, read_at=moment(known.read_at), tier_ratios=known.ratios)
         rules = self.settings.rules_for(pair)
-        return values_of(known.row, decide(pair, Side.LONG, reading, rules, self._max_age))
+        max_age = float(self.settings.max_age_seconds)
+        return values_of(known.row, decide(pair, Side.LONG, reading, rules, max_age))
 
-    def recall(self, history: History, keys: Sequence[str], pairs: Iterable[str], candles: int) -> None:
-        """Take in what an earlier run has stored of the newest `candles` candles.
+    @property
+    def _max_age_ms(self) -> int:
+        return round(self.settings.max_age_seconds * 1000)
+
+    def unrecalled(self, pairs: Iterable[str]) -> list[str]:
+        """Return which of `pairs` were not recalled yet."""
+        return sorted(set(pairs) - self._recalled)
+
+    def recall(self, history: History, keys: Sequence[str], pair: str, candles: int) -> None:
+        """Take in what was stored before of the newest `candles` candles of a pair, once.
 
         :raises HistoryError: where it cannot be read.
         """
         until = milliseconds(datetime.now().timestamp()) // self._step * self._step  # noqa: DTZ005 - UNIX time
         closes = range(until - (min(candles, _MOST_CANDLES) - 1) * self._step, until + 1, self._step)
-        for pair in pairs:
-            recorded = history.as_of(spot_pair(pair), closes, self._max_age, keys)
-            found = {
-                close: self._values(pair, _Known(known.read_at, known.row, known.tier_ratios))
-                for close, known in zip(closes, recorded, strict=True)
-                if known and known.row is not None
-            }
-            with self._lock:
-                self._closed[pair] = {**found, **self._closed[pair]}
-            blocked = blocked_spans(history, keys, pair, closes[0] - self._step, until)
-            with self._lock:
-                self._blocked[pair].extendleft(reversed(blocked))
+        max_age = float(self.settings.max_age_seconds)
+        recorded = history.as_of(spot_pair(pair), closes, max_age, keys)
+        found = {
+            close: self._values(pair, _Known(known.read_at, known.row, known.tier_ratios))
+            for close, known in zip(closes, recorded, strict=True)
+            if known and known.row is not None
+        }
+        blocked = blocked_spans(history, keys, pair, closes[0] - self._step, until)
+        with self._lock:
+            # What this run has seen itself stays, and in the order of time.
+            self._closed[pair] = dict(sorted({**found, **self._closed[pair]}.items()))
+            spans = self._blocked[pair]
+            joined = _joined([*blocked, *spans])
+            spans.clear()
+            spans.extend(joined)
+        self._recalled.add(pair)
 
     # ----- from the thread that trades
 
@@ -226,7 +240,7 @@ class LiveCandles:
         # A candle that has closed since the newest read is taken in with the next one.
         since = bisect_left(closes, newest.read_at) if newest else len(closes)
         for place in range(since, len(closes)):
-            if newest and closes[place] <= newest.read_at + self._max_age * 1000:
+            if newest and closes[place] <= newest.read_at + self._max_age_ms:
                 found[place] = self._values(pair, newest)
         return found
 

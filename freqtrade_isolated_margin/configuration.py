@@ -35,7 +35,7 @@ def load_config(arguments: argparse.Namespace) -> dict[str, Any]:
     from freqtrade.exceptions import FreqtradeException  # noqa: PLC0415
 
     options = {name: getattr(arguments, name, None) for name in _OPTIONS}
-    options["config"] = options["config"] or [_default_config(options["user_data_dir"])]
+    options["config"] = options["config"] or [default_config(options["user_data_dir"])]
     if not options["verbosity"]:
         logging.disable(logging.INFO)
     try:
@@ -66,8 +66,8 @@ def _check_shape(config: dict[str, Any]) -> None:
         raise SettingsError("pairlists must be a list of objects")
 
 
-def _default_config(user_data_dir: str | None) -> str:
-    # As freqtrade's own commands choose it (`Arguments._parse_args`).
+def default_config(user_data_dir: str | None) -> str:
+    """Return the configuration that freqtrade's commands choose without ``-c`` (`Arguments._parse_args`)."""
     inside = Path(user_data_dir or "user_data") / "config.json"
     return str(inside) if inside.is_file() else "config.json"
 

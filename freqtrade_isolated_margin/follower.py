@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from .account import Row, Unreadable
@@ -12,9 +12,12 @@ from .history import History, Newest
 from .margin import TierRatios
 from .monitor import Moment, Snapshot
 from .settings import spot_pair
+from .tables import HistoryError
 
 _WANT_AGAIN_SECONDS = 120.0
-_NOT_READ = Unreadable("the bot that stores the accounts in the history does not read it yet; it is asked to")
+# A reader that was started anew does not know what was wanted of the one before.
+_RECENT_SECONDS = 30.0
+_NOT_READ = "no bot that stores the accounts reads it"
 
 
 class HistoryReader:
@@ -44,63 +47,63 @@ class HistoryReader:
         self._history.close()
 
     def read(self, pairs: Collection[str] | None = None, *, borrowed: bool = False) -> Snapshot:  # noqa: ARG002
-        """Return the newest stored account of each of `pairs`.
+        """Return the newest stored account of each of `pairs`, or of every pair that is stored.
 
         A pair that is not among the stored ones is unreadable, and its reader is asked to read it.
 
         :raises HistoryError: where the database cannot be read, or it is not clear whose accounts are meant.
         :raises UnavailableError: where no account was stored for an hour.
         """
-        pairs = frozenset(pairs or ())
         self._asking_since = time.monotonic()
         try:
             keys = self._history.keys(self._keys)
             # Before the database looks at its clock, so that the account is rather older than younger.
             asked = self._clock()
-            stored = self._history.newest({spot_pair(pair) for pair in pairs}, keys)
-            newest = {pair: stored[name] for pair in pairs if (name := spot_pair(pair)) in stored}
-            read = {pair for pair, found in newest.items() if found.recorded.row is not None}
-            self._want(pairs - read)
+            stored = self._history.newest(None, keys)
+            found = {pair: stored.get(spot_pair(pair)) for pair in (stored if pairs is None else pairs)}
+            unasked = self._want({pair for pair, newest in found.items() if not _is_recent(newest)})
         finally:
             self._asking_since = None
-        if pairs and not newest:
+        if not stored:
             raise UnavailableError("no bot has stored the accounts in the history for an hour")
-        return self._snapshot(pairs, newest, asked)
+        return self._snapshot(found, asked, unasked)
 
-    def _snapshot(self, pairs: Collection[str], newest: dict[str, Newest], asked: Moment) -> Snapshot:
+    def _snapshot(self, found: Mapping[str, Newest | None], asked: Moment, unasked: str | None) -> Snapshot:
         rows: dict[str, Row] = {}
         ratios: dict[str, TierRatios] = {}
         moments: dict[str, Moment] = {}
-        for pair in pairs:
-            found = newest.get(pair)
-            row = found.recorded.row if found else None
-            rows[pair] = row or Unreadable(
-                "the bot that stores the accounts does not read it; it is asked to"
-            )
-            moments[pair] = self._moment(pair, found, asked) if found and row else asked
-            tiers = found.recorded.tier_ratios if found else None
+        missing = Unreadable(f"{_NOT_READ} ({unasked or 'it is asked to'})")
+        for pair, newest in found.items():
+            row = newest.recorded.row if newest else None
+            if newest is None or row is None:
+                rows[pair], moments[pair] = missing, asked
+                continue
+            rows[pair], moments[pair] = row, self._moment(pair, newest, asked)
+            tiers = newest.recorded.tier_ratios
             if tiers:
                 ratios[pair] = tiers
+        freshest = min(filter(None, found.values()), key=lambda newest: newest.age_seconds, default=None)
         return Snapshot(
             asked_at=max(moments.values(), default=asked),
             rows=MappingProxyType(rows),
             symbols=MappingProxyType({}),
             ratios=MappingProxyType(ratios),
             moments=MappingProxyType(moments),
-            trouble=next((found.trouble for found in newest.values() if found.trouble), None),
+            trouble=freshest.trouble if freshest else None,
         )
 
-    def _moment(self, pair: str, found: Newest, asked: Moment) -> Moment:
+    def _moment(self, pair: str, newest: Newest, asked: Moment) -> Moment:
         """Return when the exchange was asked, on this machine's clocks."""
-        at = asked.before(found.age_seconds)
+        at = asked.before(newest.age_seconds)
         read_at, before = self._seen.get(pair, (None, at))
-        if read_at == found.recorded.read_at:
+        if read_at == newest.recorded.read_at:
             # The same read cannot have become younger, whatever the database's clock says now.
             at = min(at, before)
-        self._seen[pair] = (found.recorded.read_at, at)
+        self._seen[pair] = (newest.recorded.read_at, at)
         return at
 
-    def _want(self, missing: Collection[str]) -> None:
+    def _want(self, missing: Collection[str]) -> str | None:
+        """Ask for what nobody reads, again and again; return why that is not possible, if so."""
         now = self._clock()
         due = [
             pair
@@ -108,5 +111,14 @@ class HistoryReader:
             if pair not in self._wanted or self._wanted[pair].age(now) > _WANT_AGAIN_SECONDS
         ]
         if due:
-            self._history.want({spot_pair(pair) for pair in due})
+            try:
+                self._history.want({spot_pair(pair) for pair in due})
+            except HistoryError as error:
+                # The other pairs can be judged nevertheless.
+                return str(error)
             self._wanted.update(dict.fromkeys(due, now))
+        return None
+
+
+def _is_recent(newest: Newest | None) -> bool:
+    return newest is not None and 0 <= newest.age_seconds <= _RECENT_SECONDS

@@ -13,10 +13,10 @@ import json
 import math
 import os
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -82,6 +82,7 @@ _CONNECT_SECONDS = 5
 _STATEMENT_SECONDS = 30
 _ATTEMPTS = 5
 _IN_ONE_STATEMENT = 500
+_AT_ONCE = 1000
 _READS_PURGED_AT_ONCE = 2000
 
 
@@ -134,7 +135,11 @@ class Recorded:
 
     @cached_property
     def row(self) -> Row | None:
-        """The account, through the same strict reading as one that just came; None if it was not read."""
+        """What `read` returns, kept."""
+        return self.read()
+
+    def read(self) -> Row | None:
+        """Return the account, read as strictly as one that just came; None if it was not read."""
         if self.kind == "account" and self.figures:
             built = _built(_content(self.text)["row"], self.figures)
             return parse_answer({"assets": [built]}).rows[built["symbol"]]
@@ -244,7 +249,12 @@ def _content(text: str) -> Mapping[str, Any]:
 def _parts(row: Row, ratios: TierRatios | None) -> _Parts:
     if isinstance(row, PairAccount):
         return _Parts("account", *_taken_apart(row, ratios))
-    return _Parts("absent" if isinstance(row, Absent) else "unreadable", row.why, None)
+    return _Parts("absent" if isinstance(row, Absent) else "unreadable", _storable(row.why), None)
+
+
+def _storable(text: str) -> str:
+    """Return a text without what PostgreSQL does not take: an odd row must not keep the others out."""
+    return text.replace("\0", "").encode(errors="replace").decode()
 
 
 # ----- the database
@@ -259,9 +269,15 @@ def _engine(url: str | URL) -> Engine:
         # A connection that is kept would go on writing into a file that was deleted.
         options["poolclass"] = NullPool
     elif backend == "postgresql":
-        statement = f"-c statement_timeout={_STATEMENT_SECONDS * 1000}"
-        options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS, "options": statement}
         options["pool_pre_ping"] = True
+        # Other drivers have other names for these.
+        if parsed.get_driver_name() in {"psycopg", "psycopg2"}:
+            options["connect_args"] = {
+                "connect_timeout": _CONNECT_SECONDS,
+                "options": f"-c statement_timeout={_STATEMENT_SECONDS * 1000}",
+                # What was sent and is not confirmed within this: the network is gone.
+                "tcp_user_timeout": _STATEMENT_SECONDS * 1000,
+            }
     engine = create_engine(parsed, **options)
     if backend == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
@@ -284,7 +300,10 @@ def _explained(what: str) -> Iterator[None]:
     except DBAPIError as error:
         # Its first line, as "connection refused" or "disk is full"; a driver may quote the password after.
         raise HistoryError(f"the history database cannot be {what} ({_short(error)})") from None
-    except (SQLAlchemyError, OSError, ImportError, ValueError) as error:
+    except ImportError as error:
+        hint = ": pip install 'freqtrade-isolated-margin[postgresql]'" if error.name == "psycopg" else ""
+        raise HistoryError(f"the history database's driver {error.name} is not installed{hint}") from None
+    except (SQLAlchemyError, OSError, ValueError) as error:
         raise HistoryError(f"the history database cannot be {what} ({type(error).__name__})") from None
 
 
@@ -430,10 +449,10 @@ class History:
             )
         return tuple(stored)
 
-    def newest(self, pairs: Collection[str], keys: Sequence[str]) -> dict[str, Newest]:
-        """Return the newest account of each of `pairs` that some session of `keys` reads, and its age.
+    def newest(self, pairs: Collection[str] | None, keys: Sequence[str]) -> dict[str, Newest]:
+        """Return the newest account of each of `pairs`, or of every pair, that some session of `keys` reads.
 
-        By the database's clock; nothing is returned that is older than an hour.
+        Its age is by the database's clock; nothing is returned that is older than an hour.
         """
         found: dict[str, Newest] = {}
         with _explained("read"), self._engine.connect() as connection:
@@ -447,14 +466,20 @@ class History:
                 .group_by(Read.session_id)
             )
             columns = Read.id, Read.read_at, Read.database_clock, Read.session_id, Session.trouble
-            for read in connection.execute(select(*columns).join(Session).where(Read.id.in_(recent))).all():
-                age = (clock - read.database_clock) / 1000
+            newest = connection.execute(select(*columns).join(Session).where(Read.id.in_(recent))).all()
+            # After the reads were seen: what is stored in between would be from the future.
+            now = clock_of(connection) or clock
+            for read in newest:
+                age = (now - read.database_clock) / 1000
                 reads = _reads(connection, [read.session_id], read.read_at - _ROW_MS, read.read_at)
-                stored = _stored(connection, None, [some.id for some in reads[read.session_id]])
+                stored = _stored(connection, pairs, reads[read.session_id])
                 # In the order of time, so that the newest row of a pair stays.
-                for (_, pair), recorded in sorted(stored.items(), key=lambda item: item[0][0]):
+                known = {pair: stored[id_, pair] for id_, pair in sorted(stored)}
+                for pair, recorded in known.items():
                     held = found.get(pair)
-                    if pair in pairs and (held is None or age <= held.age_seconds):
+                    # Who does not read a pair any more has no say in it.
+                    asked_for = (pairs is None or pair in pairs) and recorded.kind != _LEFT
+                    if asked_for and (held is None or _fresher(age, held.age_seconds)):
                         found[pair] = Newest(recorded.confirmed(read.read_at), age, read.trouble)
         return found
 
@@ -466,7 +491,9 @@ class History:
             for id_ in ids:
                 again = update(Wanted).where(Wanted.pair_id == id_).values(asked_at=clock)
                 if not connection.execute(again).rowcount:
-                    connection.execute(insert(Wanted).values(pair_id=id_, asked_at=clock))
+                    # Unless another follower has just done it.
+                    with suppress(IntegrityError), connection.begin_nested():
+                        connection.execute(insert(Wanted).values(pair_id=id_, asked_at=clock))
 
     def as_of(
         self, pair: str, moments: Sequence[int], max_age_seconds: float, keys: Sequence[str]
@@ -475,20 +502,29 @@ class History:
 
         None where nothing was read in the `max_age_seconds` before, or the pair was not among it.
         """
-        newest: list[Recorded | None] = [None] * len(moments)
-        if not moments:
+        return self.as_of_all([pair], moments, max_age_seconds, keys)[pair]
+
+    def as_of_all(
+        self, pairs: Collection[str], moments: Sequence[int], max_age_seconds: float, keys: Sequence[str]
+    ) -> dict[str, list[Recorded | None]]:
+        """Return what `as_of` does, for many pairs at once, by pair."""
+        newest: dict[str, list[Recorded | None]] = {pair: [None] * len(moments) for pair in pairs}
+        if not moments or not pairs:
             return newest
         with _explained("read"), self._engine.connect() as connection:
             sessions = list(connection.scalars(select(Session.id).where(Session.key_id.in_(keys))))
             longest = math.ceil(max_age_seconds * 1000)
             reads = _reads(connection, sessions, moments[0] - longest - _ROW_MS, moments[-1])
-            for of_session in reads.values():
-                known = _as_of(connection, pair, of_session, moments, longest)
-                for place, recorded in enumerate(known):
-                    held = newest[place]
-                    if recorded and (held is None or recorded.read_at > held.read_at):
-                        newest[place] = recorded
-        return [None if recorded is None or recorded.kind == _LEFT else recorded for recorded in newest]
+            # In the order of their ids, so that it is certain whose account counts of two of one moment.
+            for _, of_session in sorted(reads.items()):
+                for pair, known in _as_of(connection, pairs, of_session, moments, longest).items():
+                    of_pair = newest[pair]
+                    for place, recorded in known:
+                        held = of_pair[place]
+                        # Who does not read a pair any more has no say in it.
+                        if recorded.kind != _LEFT and (held is None or recorded.read_at > held.read_at):
+                            of_pair[place] = recorded
+        return newest
 
     def accounts(
         self, pairs: Collection[str], keys: Sequence[str], since: int, until: int
@@ -500,14 +536,14 @@ class History:
                 .select_from(Account)
                 .join(Read)
                 .join(Session)
-                .join(Content)
+                .join(Content, Content.id == Account.content_id)
                 .join(Pair, Pair.id == Account.pair_id)
                 .where(Session.key_id.in_(keys), Read.read_at >= since, Read.read_at < until)
-                .order_by(Account.read_id, Pair.name)
+                .order_by(Read.read_at, Read.id, Pair.name)
             )
             if pairs:
                 rows = rows.where(Pair.name.in_(pairs))
-            for pair, read_at, *columns in connection.execution_options(yield_per=1000).execute(rows):
+            for pair, read_at, *columns in connection.execution_options(yield_per=_AT_ONCE).execute(rows):
                 yield pair, _recorded(read_at, columns)
 
     def decisions(
@@ -527,7 +563,8 @@ class History:
             )
             if pairs:
                 rows = rows.where(Pair.name.in_(pairs))
-            for at, pair, bot, session, side, outcome, factor, rule, reasons in connection.execute(rows):
+            for decided in connection.execution_options(yield_per=_AT_ONCE).execute(rows):
+                at, pair, bot, session, side, outcome, factor, rule, reasons = decided
                 yield Decided(at, pair, bot, session, side, outcome, Decimal(factor), rule, reasons)
 
     def span(self, keys: Sequence[str]) -> tuple[int, int] | None:
@@ -549,6 +586,11 @@ class History:
         return hashlib.sha256(f"{identity} {list(keys)} {list(counted)}".encode()).hexdigest()[:16]
 
 
+def _fresher(age: float, other: float) -> bool:
+    """Whether an age is that of a newer read; one from the future says only that a clock was set back."""
+    return (age < 0, age) < (other < 0, other)
+
+
 class Writer:
     """What one session stores. It remembers what it stored last, so that only changes become rows."""
 
@@ -557,6 +599,7 @@ class Writer:
         self._key = key
         self._bot = bot[:64]
         self._session: int | None = None
+        self._identity: str | None = None
         self._trouble: str | None = None
         self._pairs: dict[str, int] = {}
         self._last: dict[str, _Last] = {}
@@ -570,11 +613,13 @@ class Writer:
 
         :raises HistoryError: where nothing was stored.
         """
-        last = dict(self._last)
         pairs = dict(self._pairs)
+        trouble = _storable(trouble) if trouble else None
         with _explained("written"), self._engine.begin() as connection:
             clock = clock_of(connection)
+            identity = self._identified(connection)
             session = self._session or self._begin(connection)
+            last = self._remembered(connection)
             if trouble != self._trouble:
                 connection.execute(update(Session).where(Session.id == session).values(trouble=trouble))
             for read in reads:
@@ -586,8 +631,32 @@ class Writer:
             if clock is not None:
                 asked = select(Pair.name).join(Wanted).where(Wanted.asked_at > clock - WANTED_SECONDS * 1000)
                 wanted = frozenset(connection.scalars(asked))
-        self._session, self._trouble, self._last, self._pairs = session, trouble, last, pairs
+        self._session, self._identity, self._trouble = session, identity, trouble
+        self._last, self._pairs = last, pairs
         return wanted
+
+    def _identified(self, connection: Connection) -> str:
+        """Return what tells this database from any other.
+
+        :raises HistoryError: where it is not the one that was written before, or has other tables: the ids
+            that are remembered would mean something else there, as another user's session.
+        """
+        version, identity = connection.execute(select(Schema.version, Schema.identity)).one()
+        if version != len(MIGRATIONS):
+            raise HistoryError(f"the history database has version {version}, not {len(MIGRATIONS)}")
+        if self._identity not in (None, identity):
+            raise HistoryError("the history database has been replaced by another")
+        if self._session and not connection.scalar(select(Session.id).where(Session.id == self._session)):
+            raise HistoryError("the history database has forgotten this session")
+        return identity
+
+    def _remembered(self, connection: Connection) -> dict[str, _Last]:
+        """Return what was stored last, without what was purged since: nothing was read for that long."""
+        contents = sorted({held.content for held in self._last.values()})
+        there: set[int] = set()
+        for some in _chunks(contents):
+            there.update(connection.scalars(select(Content.id).where(Content.id.in_(some))))
+        return {pair: held for pair, held in self._last.items() if held.content in there}
 
     def _begin(self, connection: Connection) -> int:
         row = {
@@ -616,7 +685,8 @@ class Writer:
         rows = []
         for pair, parts in new.items():
             held = last.get(pair)
-            if held and held.parts == parts and read.read_at - held.at < _ROW_MS:
+            # A clock that was set back begins anew.
+            if held and held.parts == parts and 0 <= read.read_at - held.at < _ROW_MS:
                 continue
             if held and (held.parts.kind, held.parts.text) == (parts.kind, parts.text):
                 content = held.content
@@ -661,7 +731,8 @@ _FIGURES = (
     "base_net_of_btc",
     "quote_net_of_btc",
 )
-_COLUMNS = (Content.kind, Content.text, *(getattr(Account, name) for name in _FIGURES))
+_CHANGING = tuple(getattr(Account, name) for name in _FIGURES)
+_COLUMNS = (Content.kind, Content.text, *_CHANGING)
 
 
 def _recorded(read_at: int, columns: Sequence[Any]) -> Recorded:
@@ -703,7 +774,7 @@ def _decision_row(
         "outcome": str(decision.outcome),
         "factor": f"{decision.factor:f}",
         "rule": str(decision.rule),
-        "reasons": "; ".join(decision.reasons),
+        "reasons": _storable("; ".join(decision.reasons)),
     }
 
 
@@ -726,53 +797,81 @@ def _chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def _stored(
-    connection: Connection, pair: str | None, reads: Sequence[int]
+    connection: Connection, pairs: Collection[str] | None, reads: Sequence[_ReadRow]
 ) -> dict[tuple[int, str], Recorded]:
-    """Return the rows of these reads, for one pair or for all, by read and pair."""
-    found: dict[tuple[int, str], Recorded] = {}
-    rows = (
-        select(Account.read_id, Pair.name, Read.read_at, *_COLUMNS)
-        .select_from(Account)
-        .join(Read)
-        .join(Content)
-        .join(Pair, Pair.id == Account.pair_id)
-    )
-    if pair is not None:
-        rows = rows.where(Pair.name == pair)
-    for some in _chunks(reads):
-        for read, name, read_at, *columns in connection.execute(rows.where(Account.read_id.in_(some))):
-            found[read, name] = _recorded(read_at, columns)
+    """Return the rows of these reads, of some pairs or of all, by read and pair."""
+    # Without a join: what each of a million rows would repeat is looked up once.
+    names = {row[0]: row[1] for row in connection.execute(select(Pair.id, Pair.name))}
+    rows = select(Account.read_id, Account.pair_id, Account.content_id, *_CHANGING)
+    if pairs is not None:
+        wanted = set(pairs)
+        names = {id_: name for id_, name in names.items() if name in wanted}
+        rows = rows.where(Account.pair_id.in_(names))
+    times = dict(reads)
+    found: list[Sequence[Any]] = []
+    for some in _chunks(list(times)):
+        found += connection.execute(rows.where(Account.read_id.in_(some))).all()
+    contents = _contents(connection, {row[2] for row in found})
+    recorded: dict[tuple[int, str], Recorded] = {}
+    for row in found:
+        read, pair, content = row[:3]
+        kind, text = contents[content]
+        recorded[read, names[pair]] = Recorded(
+            times[read], kind, text, tuple(row[3:]) if kind == "account" else None
+        )
+    return recorded
+
+
+def _contents(connection: Connection, ids: Collection[int]) -> dict[int, tuple[str, str]]:
+    """Return kinds and texts of `Content`."""
+    found: dict[int, tuple[str, str]] = {}
+    for some in _chunks(sorted(ids)):
+        rows = select(Content.id, Content.kind, Content.text).where(Content.id.in_(some))
+        found |= {id_: (kind, text) for id_, kind, text in connection.execute(rows)}
     return found
 
 
 def _as_of(
-    connection: Connection, pair: str, reads: Sequence[_ReadRow], moments: Sequence[int], max_age: int
-) -> list[Recorded | None]:
-    """Return what one session knew of the pair at each moment."""
+    connection: Connection,
+    pairs: Collection[str],
+    reads: Sequence[_ReadRow],
+    moments: Sequence[int],
+    max_age: int,
+) -> dict[str, list[tuple[int, Recorded]]]:
+    """Return what one session knew of each pair at each moment of which it knew something, by its place."""
     times = [read.at for read in reads]
-    places = [bisect_right(times, moment) - 1 for moment in moments]
-    places = [
-        place if place >= 0 and moment - times[place] <= max_age else -1
-        for place, moment in zip(places, moments, strict=True)
-    ]
-    asked = sorted({place for place in places if place >= 0})
-    stored = _stored(connection, pair, [reads[place].id for place in asked])
-    rows = {read: recorded for (read, _), recorded in stored.items()}
-    # A read that has no row for the pair found it as it was in the newest of the last minute that has one.
-    earlier = {place: list(_before(reads, place)) for place in asked if reads[place].id not in rows}
-    more = sorted({read for some in earlier.values() for read in some} - rows.keys())
-    rows |= {read: recorded for (read, _), recorded in _stored(connection, pair, more).items()}
-    known: dict[int, Recorded] = {}
-    for place in asked:
-        held = next((rows[read] for read in [reads[place].id, *earlier.get(place, ())] if read in rows), None)
-        if held:
-            known[place] = held.confirmed(reads[place].at)
-    return [known.get(place) for place in places]
+    asked: dict[_ReadRow, list[int]] = defaultdict(list)
+    for place, moment in enumerate(moments):
+        newest = bisect_right(times, moment) - 1
+        if newest >= 0 and moment - times[newest] <= max_age:
+            asked[reads[newest]].append(place)
+    rows = _stored(connection, pairs, list(asked))
+    # A read that has no row for a pair found it as it was in the newest of the last minute that has one.
+    written = sorted(reads)
+    bare = [read for read in asked if any((read.id, pair) not in rows for pair in pairs)]
+    earlier = {read: list(_before(written, read)) for read in bare}
+    rows |= _stored(
+        connection, pairs, sorted({read for some in earlier.values() for read in some} - asked.keys())
+    )
+    known: dict[str, list[tuple[int, Recorded]]] = {}
+    for pair in pairs:
+        known[pair] = of_pair = []
+        for read, places in asked.items():
+            held = rows.get((read.id, pair)) or next(
+                (rows[before.id, pair] for before in earlier.get(read, ()) if (before.id, pair) in rows), None
+            )
+            if held:
+                recorded = held.confirmed(read.at)
+                of_pair += [(place, recorded) for place in places]
+    return known
 
 
-def _before(reads: Sequence[_ReadRow], place: int) -> Iterator[int]:
-    """Yield the reads before that at `place` which may hold the row that still stands then."""
-    for earlier in range(place - 1, -1, -1):
-        if reads[place].at - reads[earlier].at >= _ROW_MS:
+def _before(written: Sequence[_ReadRow], read: _ReadRow) -> Iterator[_ReadRow]:
+    """Yield the reads before `read` which may hold the row that still stands then, in the order of writing.
+
+    That is not the order of their times where a clock was set back.
+    """
+    for place in range(bisect_left(written, read) - 1, -1, -1):
+        if not 0 <= read.at - written[place].at < _ROW_MS:
             return
-        yield reads[earlier].id
+        yield written[place]

@@ -399,7 +399,7 @@ class Monitor:
 
     def also_watch(self, pair: str) -> None:
         """Read the account of one more pair from the next refresh on, for as long as this runs."""
-        if len(self._also) < _MOST_ALSO:
+        if pair not in self.pairs and len(self._also) < _MOST_ALSO:
             self._also |= {pair}
 
     def start(self) -> None:

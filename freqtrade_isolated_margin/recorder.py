@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -33,6 +34,8 @@ _MOST_READS = 360
 _MOST_DECISIONS = 20_000
 _READS_AT_ONCE = 20
 _LONGEST_BACKOFF = 60.0
+_HANGING_SECONDS = 60.0
+_RECALL_AGAIN_SECONDS = 600.0
 _PURGE_SECONDS = 3600.0
 _LOOK_SECONDS = WANTED_SECONDS / 10
 _DAY_MS = 24 * 3600 * 1000
@@ -50,12 +53,12 @@ class Recorder:
         *,
         keys: Sequence[str] = (),
         want: Callable[[str], None] = lambda _pair: None,
-        prepare: Callable[[History], None] = lambda _history: None,
+        recall: Callable[[History], bool] = lambda _history: True,
     ) -> None:
         """Store under the API key of id `key`, or, for a bot that only follows, of what it follows (`keys`).
 
-        `want` is told of the pairs that followers need; `prepare` gets the history once, before anything
-        is stored.
+        `want` is told of the pairs that followers need. `recall` gets the history before something is stored,
+        must not take long, and says whether it knows all that it wants to know of the time before.
         """
         self._history = history
         self._key = key
@@ -63,7 +66,7 @@ class Recorder:
         self._bot = bot
         self._retention_ms = round(retention_days * _DAY_MS)
         self._want = want
-        self._at_first: Callable[[History], None] | None = prepare
+        self._recall = recall
         self._reads: deque[NewRead] = deque(maxlen=_MOST_READS)
         self._decisions: deque[NewDecision] = deque(maxlen=_MOST_DECISIONS)
         self._stored: dict[str, NewDecision] = {}
@@ -74,6 +77,8 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._writer: Writer | None = None
         self._problem: str | None = None
+        self._recall_failed_at: Moment | None = None
+        self._busy_since: float | None = None
         self._purged_at: Moment | None = None
 
     # ----- from the threads that read and decide
@@ -101,7 +106,8 @@ class Recorder:
         """Store a decision, at `now` in milliseconds, if it has changed or the last is a minute old."""
         last = self._stored.get(decision.pair)
         unchanged = last and (last.decision is decision or _same(last.decision, decision))
-        if last and unchanged and now - last.at < ROW_SECONDS * 1000:
+        # A clock that was set back begins anew.
+        if last and unchanged and 0 <= now - last.at < ROW_SECONDS * 1000:
             return
         new = NewDecision(now, decision)
         self._stored[decision.pair] = new
@@ -113,9 +119,12 @@ class Recorder:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._serve, name=THREAD_NAME, daemon=True)
             self._thread.start()
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > _HANGING_SECONDS:
+            self._say(f"the database has not answered for more than {_HANGING_SECONDS:g} s")
 
     def wait_ready(self, seconds: float) -> bool:
-        """Wait until what `prepare` does is done, at most so long."""
+        """Wait until `recall` knows all, or the database fails; at most so long."""
         return self._ready.wait(seconds)
 
     def stop(self, timeout: float = 5.0) -> None:
@@ -145,36 +154,43 @@ class Recorder:
 
     def _store(self) -> bool:
         """Store what waits; False where the database cannot take it now."""
+        self._busy_since = time.monotonic()
         try:
             self._store_all()
         except HistoryError as error:
-            self._say(str(error))
-            self._writer = None
+            self._failed(str(error))
             return False
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread lives on
-            self._say(f"an error of the recorder ({type(error).__name__})")
-            self._writer = None
+            self._failed(f"an error of the recorder ({type(error).__name__})")
             return False
+        finally:
+            self._busy_since = None
         if self._problem:
             logger.info("The history of the isolated margin accounts is stored again.")
             self._problem = None
         return True
 
+    def _failed(self, problem: str) -> None:
+        self._say(problem)
+        self._writer = None
+        # Whoever waits for the time before waits no longer.
+        self._ready.set()
+
     def _say(self, problem: str) -> None:
         # A history that cannot be written is bad, but no reason to refuse or to end anything.
-        if problem != self._problem:
+        # Of "cannot be written (locked)" and "cannot be prepared (locked)" only the first is news.
+        cause = problem.partition(" (")[2] or problem
+        if cause != self._problem:
             logger.error("The history of the isolated margin accounts cannot be stored: %s.", problem)
-            self._problem = problem
+            self._problem = cause
 
     def _store_all(self) -> None:
         if self._writer is None:
             self._history.prepare()
-            if self._at_first:
-                prepare, self._at_first = self._at_first, None
-                self._prepare(prepare)
             # Known only once a reader has stored something, where this bot follows.
             key = self._key or self._history.keys(self._keys)[0]
             self._writer = self._history.writer(key, self._bot)
+        self._look_back()
         while True:
             reads = list(self._reads)[:_READS_AT_ONCE]
             decisions = list(self._decisions)
@@ -188,12 +204,22 @@ class Recorder:
                 break
         self._purge()
 
-    def _prepare(self, prepare: Callable[[History], None]) -> None:
+    def _look_back(self) -> None:
+        now = Moment.now()
+        if self._stopping.is_set() or (
+            self._recall_failed_at and self._recall_failed_at.age(now) < _RECALL_AGAIN_SECONDS
+        ):
+            return
         try:
-            prepare(self._history)
+            if self._recall(self._history):
+                self._ready.set()
+            else:
+                # The rest after what waits has been stored: followers live on it.
+                self._news.set()
         except Exception as error:  # noqa: BLE001 - what charts show is not worth more than what is stored
-            logger.info("The history of before cannot be shown (%s).", type(error).__name__)
-        finally:
+            why = str(error) if isinstance(error, HistoryError) else type(error).__name__
+            logger.info("Charts do not show yet what the history has of the time before: %s.", why)
+            self._recall_failed_at = now
             self._ready.set()
 
     def _purge(self) -> None:

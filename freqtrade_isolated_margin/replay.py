@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
+import pickle
+import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
+from uuid import uuid4
 
-from .account import PairAccount
+from . import __version__
+from .account import PairAccount, Row
 from .columns import UNKNOWN, Span, Values, blocked_spans, values_of
 from .errors import IsolatedMarginError
 from .history import History, Recorded, milliseconds, moment, open_history
@@ -22,13 +30,17 @@ logger = logging.getLogger(__name__)
 # As the live guard: for so long an allowed order may be on its way into the account.
 _ORDER_MS = 5000
 _FOREVER_MS = 2**53
+# The most that `max_age_seconds` may be, which may be another in each epoch of a hyperopt.
+_LONGEST_SECONDS = 86_400
+
+_Known = dict[str, dict[int, Recorded | None]]
 
 
 class Replay:
     """A judge for backtesting and hyperopt: each verdict is that of the newest account recorded before.
 
-    `now` is the moment of the callback that asks. What is looked up is remembered, so that a strategy that
-    is sent to hyperopt's workers takes along what its candles need, and all of them judge alike.
+    `now` is the moment that is judged. What a backtest needs is looked up once, before it begins, and
+    hyperopt's workers are handed the same, so that all of them judge alike whatever is recorded meanwhile.
     """
 
     def __init__(self, settings: Settings, config: Mapping[str, Any], step: timedelta) -> None:
@@ -37,22 +49,30 @@ class Replay:
         :raises SettingsError: where the history's URL is impossible.
         :raises HistoryError: where it cannot be read, or does not tell whose accounts are meant.
         """
+        self.settings = settings
         self.now: datetime | None = None
         self.trouble: str | None = None
         """Why nothing can be judged, as where an epoch of hyperopt has impossible limits."""
-        self._settings = settings
-        self._max_age = float(settings.max_age_seconds)
         self._step = round(step.total_seconds() * 1000)
         self._where = settings.history, {"user_data_dir": config.get("user_data_dir")}
         self._history: History | None = None
         self._keys = self._open().keys(settings.history.keys)
-        self._known: dict[str, dict[int, Recorded | None]] = {}
-        self._decisions: dict[tuple[str, Side, Decimal, int], EntryDecision] = {}
+        self._known: _Known = {}
         self._claimed: dict[str, int] = {}
+        self._copy: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the database here: a worker opens it itself should it need it."""
-        return {**self.__dict__, "_history": None}
+        """Leave the database here and put what was looked up into a file: each epoch gets a judge sent."""
+        if self._copy is None:
+            handle, self._copy = tempfile.mkstemp(prefix="isolated-margin-replay-")
+            weakref.finalize(self, os.unlink, self._copy)
+            with os.fdopen(handle, "wb") as file:
+                pickle.dump(self._known, file)
+        return {**self.__dict__, "_history": None, "_known": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._known = _copied(state["_copy"])
 
     def _open(self) -> History:
         if self._history is None:
@@ -61,38 +81,48 @@ class Replay:
         return self._history
 
     @property
-    def settings(self) -> Settings:
-        """The settings that verdicts go by."""
-        return self._settings
+    def _max_age_ms(self) -> int:
+        return int(self.settings.max_age_seconds * 1000)
 
-    @settings.setter
-    def settings(self, settings: Settings) -> None:
-        # An epoch of hyperopt has other limits; the accounts remain what they were.
-        self._settings = settings
-        self.trouble = None
-        self._decisions.clear()
+    def begin(self) -> None:
+        """Forget at which moment the former backtest ended, and what it used up."""
+        self.now = None
         self._claimed.clear()
 
-    def load(self, pair: str, opens: Sequence[int], length: int) -> float:
-        """Look up the accounts of a pair's candles at once; return the share of their closes that have one.
+    def load(self, opens: Mapping[str, Sequence[int]], length: int) -> None:
+        """Look up the accounts of some pairs' candles at once, given by their opens and their length.
 
         :raises HistoryError: where the database cannot be read.
         """
-        if not opens:
-            return 0.0
-        wanted = range(opens[0], opens[-1] + length + 1, self._step)
-        known = self._known.setdefault(spot_pair(pair), {})
-        missing = [at for at in wanted if at not in known]
-        found = self._open().as_of(spot_pair(pair), missing, self._max_age, self._keys)
-        known.update(zip(missing, found, strict=True))
-        closes = [at + length for at in opens]
-        return sum(known.get(close) is not None for close in closes) / len(closes)
+        spans = {
+            spot_pair(pair): range(of_pair[0], of_pair[-1] + length + 1, self._step)
+            for pair, of_pair in opens.items()
+            if of_pair
+        }
+        new = [
+            pair for pair, span in spans.items() if not all(at in self._known.get(pair, ()) for at in span)
+        ]
+        if not new:
+            return
+        first, last = min(spans[pair][0] for pair in new), max(spans[pair][-1] for pair in new)
+        moments = range(first, last + 1, self._step)
+        for pair, found in self._open().as_of_all(new, moments, _LONGEST_SECONDS, self._keys).items():
+            self._known.setdefault(pair, {}).update(zip(moments, found, strict=True))
+
+    def covered(self, pair: str, moments: Sequence[int]) -> float:
+        """Return the share of `moments`, looked up before, at which an account was not too old."""
+        return sum(self._loaded(pair, at) is not None for at in moments) / len(moments) if moments else 0.0
+
+    def _loaded(self, pair: str, at: int) -> Recorded | None:
+        recorded = self._known.get(spot_pair(pair), {}).get(at)
+        return recorded if recorded and at - recorded.read_at <= self._max_age_ms else None
 
     def _recorded(self, pair: str, at: int) -> Recorded | None:
         known = self._known.setdefault(spot_pair(pair), {})
         if at not in known:
-            known[at] = self._open().as_of(spot_pair(pair), [at], self._max_age, self._keys)[0]
-        return known[at]
+            # As for a moment between two candles.
+            known[at] = self._open().as_of(spot_pair(pair), [at], _LONGEST_SECONDS, self._keys)[0]
+        return self._loaded(pair, at)
 
     def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:
         """Return what an entry into `pair` could be at `now`. Raises nothing but refuses."""
@@ -110,25 +140,27 @@ class Replay:
         recorded = self._recorded(pair, now)
         if recorded is None:
             return self._refusal(pair, side, f"the history has no account for {self.now:%Y-%m-%d %H:%M:%S}")
-        key = (pair, side, leverage, recorded.read_at)
-        if key not in self._decisions:
-            age = (now - recorded.read_at) / 1000
-            self._decisions[key] = self._judge(pair, side, recorded, age, leverage)
-        return self._decisions[key]
+        return self._judge(pair, side, recorded, recorded.row, now, leverage)
 
     def _judge(
-        self, pair: str, side: Side, recorded: Recorded, age: float, leverage: Decimal = ONE
+        self, pair: str, side: Side, recorded: Recorded, row: Row | None, at: int, leverage: Decimal = ONE
     ) -> EntryDecision:
-        reading = Reading(recorded.row, age, moment(recorded.read_at), recorded.tier_ratios)
-        return decide(pair, side, reading, self._settings.rules_for(pair), self._max_age, leverage)
+        age = (at - recorded.read_at) / 1000
+        reading = Reading(row, age, moment(recorded.read_at), recorded.tier_ratios)
+        rules = self.settings.rules_for(pair)
+        return decide(pair, side, reading, rules, float(self.settings.max_age_seconds), leverage)
 
     def _refusal(self, pair: str, side: Side, why: str) -> EntryDecision:
         reading = Reading(None, trouble=why)
-        return decide(pair, side, reading, self._settings.rules_for(pair), self._max_age)
+        rules = self.settings.rules_for(pair)
+        return decide(pair, side, reading, rules, float(self.settings.max_age_seconds))
 
     def account(self, pair: str) -> PairAccount | None:
         """Return the pair's account at `now`, if there was one and it is recorded and readable."""
-        recorded = self._recorded(pair, milliseconds(self.now)) if self.now else None
+        try:
+            recorded = self._recorded(pair, milliseconds(self.now)) if self.now else None
+        except HistoryError:
+            return None
         row = recorded.row if recorded else None
         return row if isinstance(row, PairAccount) and not row.is_absent else None
 
@@ -139,8 +171,6 @@ class Replay:
         now = milliseconds(self.now)
         recorded = self._recorded(decision.pair, now)
         last = self._claimed.get(decision.pair)
-        # A backtest begins anew at an earlier moment than the former one ended at.
-        last = None if last is not None and last > now else last
         if last is not None and (recorded is None or recorded.read_at < last + _ORDER_MS):
             return False
         self._claimed[decision.pair] = now
@@ -151,11 +181,18 @@ class Replay:
         return False
 
     def values(self, pair: str, closes: Sequence[int]) -> list[Values]:
-        """Return what the candles that close at `closes`, in milliseconds, show."""
-        known = self._known.get(spot_pair(pair), {})
+        """Return what the candles that close at `closes`, in milliseconds and looked up before, show."""
         return [
-            self._values(pair, recorded) if (recorded := known.get(close)) else UNKNOWN for close in closes
+            self._values(pair, recorded, close) if (recorded := self._loaded(pair, close)) else UNKNOWN
+            for close in closes
         ]
+
+    def _values(self, pair: str, recorded: Recorded, at: int) -> Values:
+        # Not kept, unlike that of a decision: a month of 20 pairs has more candles than fit into memory.
+        row = recorded.read()
+        if self.trouble:
+            return values_of(row, self._refusal(pair, Side.LONG, self.trouble))
+        return values_of(row, self._judge(pair, Side.LONG, recorded, row, at))
 
     def blocked(self, pair: str) -> list[Span]:
         """Return when the recorded decisions blocked entries into `pair`."""
@@ -164,20 +201,23 @@ class Replay:
             return []
         return blocked_spans(self._open(), self._keys, pair, min(known), max(known))
 
-    def _values(self, pair: str, recorded: Recorded) -> Values:
-        # Through the same memory as the verdicts: most entries are judged by the account of a candle's close.
-        key = (pair, Side.LONG, ONE, recorded.read_at)
-        if key not in self._decisions:
-            self._decisions[key] = self._judge(pair, Side.LONG, recorded, 0.0)
-        return values_of(recorded.row, self._decisions[key])
+
+@lru_cache(maxsize=1)
+def _copied(file: str) -> _Known:
+    with open(file, "rb") as copy:  # noqa: PTH123 - as quick as it gets
+        return cast("_Known", pickle.load(copy))  # noqa: S301 - this program has written it
 
 
 def fingerprint(settings: Settings, config: Mapping[str, Any], until: int | None) -> str:
-    """Return what tells this history from any other, up to a moment in milliseconds if one is given."""
+    """Return what tells this history, and what is made of it, from any other.
+
+    Up to before a moment in milliseconds, if one is given. Nothing of the settings can be read in it.
+    """
     try:
         history = open_history(settings.history, config)
         keys = history.keys(settings.history.keys)
-        return history.fingerprint(keys, 0, _FOREVER_MS if until is None else until)
-    except IsolatedMarginError as error:
-        # The backtest itself will say it.
-        return str(error)
+        what = history.fingerprint(keys, 0, _FOREVER_MS if until is None else until)
+    except IsolatedMarginError:
+        # The backtest itself will say why. Like no other, or a result could be handed out for it.
+        what = uuid4().hex
+    return hashlib.sha256(f"{__version__} {settings!r} {what}".encode()).hexdigest()[:16]

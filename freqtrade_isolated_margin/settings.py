@@ -233,6 +233,14 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def in_both(section: object, attribute: object, where: str = SECTION) -> list[str]:
+    """Return the full names of the settings that a section and a strategy's attribute both have."""
+    if not isinstance(section, Mapping) or not isinstance(attribute, Mapping):
+        return [] if where == SECTION else [where]
+    both = (name for name in section if name in attribute)
+    return [name for key in both for name in in_both(section[key], attribute[key], f"{where}.{key}")]
+
+
 def _plain(value: object) -> object:
     return dict(value) if isinstance(value, StrictSettings) else value
 

@@ -77,7 +77,7 @@ def _read(config: dict[str, Any], settings: Settings, asked: Sequence[str]) -> t
 
 
 def _active(snapshot: Snapshot) -> list[str]:
-    return [pair for pair, row in snapshot.rows.items() if _kind(row) != "absent"]
+    return [pair for pair, row in snapshot.rows.items() if kind_of(row) != "absent"]
 
 
 def _line(pair: str, snapshot: Snapshot, settings: Settings, side: Side) -> Line:
@@ -86,7 +86,8 @@ def _line(pair: str, snapshot: Snapshot, settings: Settings, side: Side) -> Line
     return Line(pair, snapshot.symbols.get(pair), reading.row, decision)
 
 
-def _kind(row: Row | None) -> str:
+def kind_of(row: Row | None) -> str:
+    """Say whether there is an account, in one word: active, absent or unreadable."""
     if isinstance(row, Absent) or (isinstance(row, PairAccount) and row.is_absent):
         return "absent"
     return "active" if isinstance(row, PairAccount) else "unreadable"
@@ -105,14 +106,14 @@ def _as_json(snapshot: Snapshot, lines: list[Line]) -> dict[str, Any]:
 
 def _pair_json(line: Line) -> dict[str, Any]:
     row, decision = line.row, line.decision
-    account = row if isinstance(row, PairAccount) and _kind(row) == "active" else None
+    account = row if isinstance(row, PairAccount) and kind_of(row) == "active" else None
     owing = account if account and account.has_debt else None
     liquidates = owing is not None and owing.liquidate_price > 0
     room = decision.liquidation_distance
     return {
         "pair": line.pair,
         "symbol": line.symbol,
-        "account": _kind(row),
+        "account": kind_of(row),
         "margin_level": _text(owing.margin_level if owing else None),
         "status": str(account.margin_level_status) if account else None,
         "index_price": _text(account.index_price if account else None),
@@ -142,7 +143,7 @@ def _print_error(error: IsolatedMarginError, *, as_json: bool) -> None:
 
 # ----- table
 
-_STYLES = {Outcome.ALLOW: "green", Outcome.SHRINK: "yellow", Outcome.BLOCK: "bold red"}
+STYLES = {Outcome.ALLOW: "green", Outcome.SHRINK: "yellow", Outcome.BLOCK: "bold red"}
 
 
 def _print_table(snapshot: Snapshot, lines: list[Line], settings: Settings) -> None:
@@ -172,7 +173,7 @@ def _cells(line: Line) -> list[str]:
 
     shown = _pair_json(line)
     decision = line.decision
-    style = _STYLES[decision.outcome]
+    style = STYLES[decision.outcome]
     share = f" × {decision.factor:.4f}" if decision.outcome is Outcome.SHRINK else ""
     if decision.max_stake is not None and not decision.blocks:
         share += f" ≤ {decision.max_stake:f}"

@@ -12,11 +12,14 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from math import isfinite, isnan, nan, nextafter
+from math import floor, isfinite, isnan, nan, nextafter
 from typing import Any, ClassVar, NamedTuple, cast
+from uuid import uuid4
 
 from freqtrade.configuration import TimeRange
 from freqtrade.enums import TRADE_MODES, RunMode
@@ -38,7 +41,7 @@ from .margin import ONE, Side, exact
 from .protection import make_loadable
 from .replay import Replay, fingerprint
 from .rules import EntryDecision, Outcome, Rule
-from .settings import SECTION, Settings
+from .settings import SECTION, Settings, in_both
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +69,9 @@ class IsolatedMarginMixin(IStrategy):  # type: ignore[misc]
     """Settings of this strategy; those in the configuration's section of the same name win over them."""
 
     _margin_judge: Judge | None = None
-    _margin_settings: tuple[Mapping[str, Any], Settings] | None = None
+    _margin_settings: tuple[Mapping[str, Any], Settings | str] | None = None
     _margin_alerts: Alerts | None = None
     _margin_charts: LiveCandles | Replay | None = None
-    _margin_covered: dict[str, float] | None = None
     _margin_locks: dict[str, _Lock] | None = None
     _margin_told: dict[str, tuple[Outcome, Rule]] | None = None
 
@@ -93,8 +95,8 @@ class IsolatedMarginMixin(IStrategy):  # type: ignore[misc]
     def margin_decision(self, pair: str, side: str = "long") -> EntryDecision:
         """Return what an entry into `pair` may be now, and why.
 
-        In a backtest that replays the history, now is the moment of the callback that asks; elsewhere outside
-        of live and dry runs it may be anything.
+        In a backtest that replays the history, now is the open of the candle (or, if later, the moment of the
+        newest callback that the guard acts in), and there is no now while indicators and signals are made.
         """
         return _judge(self).decision(pair, Side(side))
 
@@ -114,18 +116,26 @@ class IsolatedMarginMixin(IStrategy):  # type: ignore[misc]
 
         :raises OperationalException: where it holds nothing of the whole period.
         """
-        self._margin_covered = {}
-        analysed: dict[str, DataFrame] = super().advise_all_indicators(data)
         if isinstance(self._margin_judge, Replay):
-            _check_covered(self._margin_covered)
+            _load_all(self, self._margin_judge, data)
+        analysed: dict[str, DataFrame] = super().advise_all_indicators(data)
         return analysed
+
+    def advise_entry(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
+        """Look for entries; here every backtest and every epoch of a hyperopt begins (freqtrade's hook)."""
+        if isinstance(self._margin_judge, Replay):
+            self._margin_judge.begin()
+        return super().advise_entry(dataframe, metadata)
 
     def advise_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         """Add the columns that charts show, before the strategy's own (freqtrade's hook)."""
         if isinstance(self._margin_judge, Replay):
-            _load(self, self._margin_judge, dataframe, metadata["pair"])
+            _go_to(self, self._margin_judge, None)
+            _load(self, self._margin_judge, {metadata["pair"]: _opens(dataframe)})
         if not _wants_charts(self):
             return super().advise_indicators(dataframe, metadata)
+        if isinstance(self._margin_charts, Replay) and self._margin_charts is not self._margin_judge:
+            _load_chart(self, self._margin_charts, dataframe, metadata["pair"])
         _add_columns(self, dataframe, metadata["pair"])
         analysed = super().advise_indicators(dataframe, metadata)
         if not set(COLUMNS) <= set(analysed.columns):
@@ -171,14 +181,18 @@ def _settings(strategy: IsolatedMarginMixin) -> Settings:
     :raises OperationalException: where they are impossible.
     """
     attribute = strategy.isolated_margin
-    if strategy._margin_settings and strategy._margin_settings[0] == attribute:
-        return strategy._margin_settings[1]
-    try:
-        settings = Settings.load(strategy.config.get(SECTION), attribute)
-    except SettingsError as error:
-        raise OperationalException(str(error)) from None
-    strategy._margin_settings = (attribute, settings)
-    return settings
+    known = strategy._margin_settings
+    if known is None or known[0] != attribute:
+        found: Settings | str
+        try:
+            found = Settings.load(strategy.config.get(SECTION), attribute)
+        except SettingsError as error:
+            found = str(error)
+        # A copy, since a strategy may change its own in place.
+        known = strategy._margin_settings = (deepcopy(attribute), found)
+    if isinstance(known[1], str):
+        raise OperationalException(known[1])
+    return known[1]
 
 
 def _start_guard(strategy: IsolatedMarginMixin, settings: Settings) -> None:
@@ -210,6 +224,11 @@ def _start_replay(strategy: IsolatedMarginMixin, settings: Settings) -> None:
     except IsolatedMarginError as error:
         raise OperationalException(f"isolated_margin.backtest replay: {error}") from None
     say_once("The isolated margin guard replays the recorded history of the accounts.")
+    both = ", ".join(in_both(strategy.config.get(SECTION), strategy.isolated_margin))
+    if both:
+        say_once(
+            f"The configuration's {both} win over the strategy's: as a parameter of hyperopt they do nothing."
+        )
     strategy._margin_judge, strategy._margin_charts = judge, judge
 
 
@@ -236,13 +255,11 @@ def _judge(strategy: IsolatedMarginMixin) -> Judge:
     return _NOT_STARTED if strategy.config.get("runmode") in TRADE_MODES else _OFF_DUTY
 
 
-def _go_to(strategy: IsolatedMarginMixin, judge: Replay, now: datetime) -> None:
+def _go_to(strategy: IsolatedMarginMixin, judge: Replay, now: datetime | None) -> None:
     """Let a backtest's judge stand at `now`, with the settings that the strategy has by now."""
     judge.now = now
     try:
-        settings = _settings(strategy)
-        if settings is not judge.settings:
-            judge.settings = settings
+        judge.settings, judge.trouble = _settings(strategy), None
     except OperationalException as error:
         # One epoch of hyperopt with impossible limits: it enters nothing, and the next has others.
         judge.trouble = str(error)
@@ -593,8 +610,8 @@ def _wants_charts(strategy: IsolatedMarginMixin) -> bool:
     try:
         settings = _settings(strategy)
     except OperationalException:
-        # Its start says so, or has refused it.
-        return False
+        # Its start refuses it; later it is an epoch of hyperopt, whose strategy may still use the columns.
+        return strategy._margin_judge is not None
     return settings.enabled and settings.charts
 
 
@@ -617,30 +634,52 @@ def _add_columns(strategy: IsolatedMarginMixin, dataframe: DataFrame, pair: str)
         dataframe[name] = [value[place] for value in values] if values else nan
 
 
-def _load(strategy: IsolatedMarginMixin, judge: Replay, dataframe: DataFrame, pair: str) -> None:
-    """Look up the accounts of a backtest's candles, and say where the history has none."""
-    opens = _opens(dataframe)
+def _load(strategy: IsolatedMarginMixin, judge: Replay, opens: Mapping[str, Sequence[int]]) -> None:
+    """Look up the accounts of a backtest's candles, by pair the opens, unless they are known."""
     try:
-        share = judge.load(pair, opens, timeframe_to_seconds(strategy.timeframe) * 1000)
+        judge.load(opens, timeframe_to_seconds(strategy.timeframe) * 1000)
     except IsolatedMarginError as error:
         raise OperationalException(f"isolated_margin.backtest replay: {error}") from None
-    if strategy._margin_covered is not None:
-        strategy._margin_covered[pair] = share
-    if opens and share < 1:
-        logger.warning(
-            "The isolated margin history covers %.1f %% of the candles of %s from %s to %s; entries in the "
-            "others are refused.",
-            share * 100, pair, moment(opens[0]), moment(opens[-1]),
-        )  # fmt: skip
 
 
-def _check_covered(covered: Mapping[str, float]) -> None:
-    if covered and not any(covered.values()):
+def _load_all(strategy: IsolatedMarginMixin, judge: Replay, data: Mapping[str, DataFrame]) -> None:
+    """Look up the accounts of all pairs of a backtest, and say where the history has none.
+
+    :raises OperationalException: where it has none at all.
+    """
+    opens = {pair: _opens(dataframe) for pair, dataframe in data.items()}
+    _go_to(strategy, judge, None)
+    _load(strategy, judge, opens)
+    timerange = TimeRange.parse_timerange(strategy.config.get("timerange"))
+    shares: dict[str, float] = {}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for pair, of_pair in opens.items():
+        # When an entry is possible: after the indicators have warmed up, and then at a candle's open.
+        moments = [at for at in of_pair[1:] if at > timerange.startts * 1000]
+        if moments:
+            shares[pair] = share = judge.covered(pair, moments)
+            period = f"from {moment(moments[0]):%Y-%m-%d %H:%M} to {moment(moments[-1]):%Y-%m-%d %H:%M}"
+            alike[f"{floor(share * 1000) / 10:g} % of the candles {period}"].append(pair)
+    if shares and not any(shares.values()):
         raise OperationalException(
-            f"isolated_margin.backtest replay: the history has no account of any of the {len(covered)} pairs "
+            f"isolated_margin.backtest replay: the history has no account of any of the {len(shares)} pairs "
             "in the whole period of the backtest. Choose a --timerange that was recorded, or set "
             '"backtest": "off".'
         )
+    for share_of, pairs in alike.items():
+        if shares[pairs[0]] < 1:
+            logger.warning(
+                "The isolated margin history covers %s of %s; entries in the others are refused.",
+                share_of, ", ".join(pairs),
+            )  # fmt: skip
+
+
+def _load_chart(strategy: IsolatedMarginMixin, charts: Replay, dataframe: DataFrame, pair: str) -> None:
+    """Look up the accounts of the candles of a chart; without them it is drawn all the same."""
+    try:
+        charts.load({pair: _opens(dataframe)}, timeframe_to_seconds(strategy.timeframe) * 1000)
+    except IsolatedMarginError as error:
+        say_once(f"No isolated margin accounts in the charts: {error}.")
 
 
 def _name_history(strategy: IsolatedMarginMixin) -> None:
@@ -649,17 +688,26 @@ def _name_history(strategy: IsolatedMarginMixin) -> None:
     freqtrade hands out an earlier result where configuration, strategy and candles are the same.
     """
     config = strategy.config
+    if config.get("runmode") != RunMode.BACKTEST:
+        return
     try:
         settings = _settings(strategy)
     except OperationalException:
         # The start will say it.
         return
-    if settings.backtest == "replay" and config.get("runmode") == RunMode.BACKTEST:
+    except Exception:  # noqa: BLE001 - the strategy's own: what it needs may be there once it is made
+        config[_HISTORY] = uuid4().hex
+        return
+    if settings.enabled and settings.backtest == "replay":
         timerange = TimeRange.parse_timerange(config.get("timerange"))
         # The last candle closes after the end, and what is known then counts.
-        length = timeframe_to_seconds(strategy.timeframe)
-        until = (timerange.stopts + length) * 1000 if timerange.stoptype else None
-        config[f"{SECTION}_history"] = fingerprint(settings, config, until)
+        timeframe = config.get("timeframe") or getattr(strategy, "timeframe", None)
+        ends = timerange.stoptype and timeframe
+        until = (timerange.stopts + timeframe_to_seconds(timeframe)) * 1000 + 1 if ends else None
+        config[_HISTORY] = fingerprint(settings, config, until)
+
+
+_HISTORY = f"{SECTION}_history"
 
 
 class _PlotConfig:
@@ -670,7 +718,13 @@ class _PlotConfig:
 
     def __get__(self, instance: IsolatedMarginMixin | None, owner: type) -> Any:
         own = self._inner.__get__(instance, owner) if hasattr(type(self._inner), "__get__") else self._inner
-        return merged_plot_config(own) if instance is not None and _wants_charts(instance) else own
+        if instance is None or not isinstance(own, Mapping) or not _wants_charts(instance):
+            return own
+        merged = merged_plot_config(own)
+        if own is self._inner:
+            # From now on the instance's: a strategy may add to it as it goes.
+            instance.__dict__["plot_config"] = merged
+        return merged
 
 
 def _annotated(inner: Any) -> Callable[..., list[Any]]:

@@ -106,7 +106,8 @@ class Account(Base):
     __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy's way
     read_id: Mapped[int] = mapped_column(ForeignKey(Read.id), primary_key=True)
     pair_id: Mapped[int] = mapped_column(ForeignKey(Pair.id), primary_key=True)
-    content_id: Mapped[int] = mapped_column(ForeignKey(Content.id))
+    # Not a foreign key: to delete a content, the database would look through all of this table.
+    content_id: Mapped[int]
     index_price: Mapped[str | None]
     margin_level: Mapped[str | None]
     liquidate_price: Mapped[str | None]
@@ -147,6 +148,9 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create,)
 """What leads from each version to the next; an empty database has version 0."""
 
 
+_LOCK = int.from_bytes(b"margin")
+
+
 class _Clock(FunctionElement[int]):
     """The database's clock in milliseconds since 1970 UTC."""
 
@@ -185,9 +189,11 @@ def migrate(connection: Connection) -> None:
 
     :raises NewerHistoryError: where they are of a later one.
     """
+    # Or another process could begin at the same moment.
     if connection.dialect.name == "sqlite":
-        # Or another process could begin at the same moment.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
     version = version_of(connection)
     known = len(MIGRATIONS)
     if version > known:

@@ -165,7 +165,7 @@ def test_without_charts_and_history_there_is_nothing(exchange: LocalExchange, tm
 
 
 def test_a_password_of_the_database_appears_nowhere(exchange: LocalExchange, tmp_path: Path) -> None:
-    """With a URL that holds one, and a database that cannot be reached, the bot trades and tells no password."""
+    """With a URL that holds one and leads nowhere, the bot trades and tells no password."""
     url = "postgresql+psycopg://bot:geheimes-wort@127.0.0.1:9/margin"
     with freqtrade(tmp_path, config_for(exchange, PAIRS), more_environment={ENV_DB_URL: url}) as bot:
         bot.wait_for(

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import requests
 from bot import config_for
 from freqtrade.enums import RunMode
 from freqtrade.resolvers import StrategyResolver
+from test_replay_runs import write_history
 
 from freqtrade_isolated_margin.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.credentials import Credentials
@@ -107,6 +110,7 @@ def pip_install(_command: str, tmp_path: Path) -> None:
     assert "freqtrade_isolated_margin/localexchange/server.py" in names
     assert not [name for name in names if name.startswith(("tests/", "user_data/"))]
     assert "Provides-Extra: postgresql" in metadata
+    assert "Provides-Extra: plot" in metadata
     assert "License-Expression: GPL-3.0-or-later" in metadata
     assert "freqtrade-isolated-margin = freqtrade_isolated_margin.cli:main" in entry_points
 
@@ -193,6 +197,59 @@ def check(command: str, tmp_path: Path) -> None:
         assert said in done.stdout
 
 
+def init(command: str, tmp_path: Path) -> None:
+    """See the section written into a configuration that has none, and the strategy's lines named."""
+    folder = tmp_path / "user_data" / "strategies"
+    folder.mkdir(parents=True)
+    plain = blocks("python")[0].replace("IsolatedMarginMixin, ", "", 1)
+    (folder / "my_strategy.py").write_text(plain.replace("from freqtrade_isolated_margin", "# from", 1))
+    config = config_for(None, ["BTC/USDT"])
+    del config["isolated_margin"]
+    file = tmp_path / "user_data" / "config.json"
+    file.write_text(json.dumps(config, indent=4))
+    done = run(str(COMMAND), *shlex.split(command)[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "class MyStrategy(IsolatedMarginMixin, IStrategy)" in done.stdout
+    assert f'"{SECTION}"' in file.read_text()
+
+
+def with_a_history(command: str, tmp_path: Path) -> None:
+    """See what is stored of the last hour, as a table, a file of numbers, a page and a picture."""
+    with LocalExchange(scenario="calm") as exchange:
+        (tmp_path / "user_data").mkdir()
+        config = config_for(exchange, ["BTC/USDT"])
+        (tmp_path / "user_data" / "config.json").write_text(json.dumps(config))
+        now = datetime.now(UTC)
+        write_history(tmp_path, level=lambda _: "2.5", start=now - timedelta(hours=1), end=now).close()
+        done = run(str(COMMAND), *shlex.split(command)[1:], cwd=tmp_path, COLUMNS="160")
+    assert done.returncode == 0, done.stdout + done.stderr
+    if " history " in command:
+        assert "BTC/USDT" in done.stdout
+        assert "2.5" in done.stdout
+    else:
+        suffix = "png" if "png" in command else "html"
+        assert list(tmp_path.rglob(f"*.{suffix}"))
+
+
+def watch(command: str, tmp_path: Path) -> None:
+    """See the verdicts, until it is ended."""
+    with LocalExchange(scenario="calm") as exchange:
+        (tmp_path / "user_data").mkdir()
+        config = config_for(exchange, ["BTC/USDT", "XRP/USDT"])
+        (tmp_path / "user_data" / "config.json").write_text(json.dumps(config))
+        words = [str(COMMAND), *shlex.split(command)[1:]]
+        process = subprocess.Popen(
+            words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stdout
+            assert "XRP/USDT long: block" in process.stdout.readline()
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+    assert "Traceback" not in errors
+
+
 HOW_IT_IS_RUN: dict[str, Callable[[str, Path], None]] = {
     "make demo": make_demo,
     "make test": make_test,
@@ -201,6 +258,13 @@ HOW_IT_IS_RUN: dict[str, Callable[[str, Path], None]] = {
     "make fault-matrix": longer,
     "pip install .": pip_install,
     "pip install '.[postgresql]'": pip_install,
+    "pip install '.[plot]'": pip_install,
+    "freqtrade-isolated-margin init -c user_data/config.json --strategy MyStrategy": init,
+    "freqtrade-isolated-margin watch -c user_data/config.json": watch,
+    "freqtrade-isolated-margin history -c user_data/config.json BTC/USDT --since 12h": with_a_history,
+    "freqtrade-isolated-margin history -c user_data/config.json --csv": with_a_history,
+    "freqtrade-isolated-margin plot -c user_data/config.json BTC/USDT --since 7d": with_a_history,
+    "freqtrade-isolated-margin plot -c user_data/config.json BTC/USDT -o btc.png": with_a_history,
     "freqtrade-isolated-margin status -c user_data/config.json": status_of_the_whitelist,
     "freqtrade-isolated-margin status -c user_data/config.json BTC/USDT ETH/USDT": status_of_pairs,
     "freqtrade-isolated-margin status -c user_data/config.json --json": status_as_json,

@@ -1,0 +1,543 @@
+"""The recorder stores in the background: nobody waits for the database, and nothing is lost of what waits."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import long_row, parsed
+from network import until, wire
+from postgresql import PostgreSQL
+from sqlalchemy import event, make_url
+
+from freqtrade_isolated_margin import history as history_module
+from freqtrade_isolated_margin import recorder as recorder_module
+from freqtrade_isolated_margin.account import PairAccount, Row, Unreadable
+from freqtrade_isolated_margin.history import Decided, History, Newest, NewRead, milliseconds
+from freqtrade_isolated_margin.margin import Side
+from freqtrade_isolated_margin.monitor import Moment, Snapshot
+from freqtrade_isolated_margin.recorder import THREAD_NAME, Recorder
+from freqtrade_isolated_margin.rules import EntryDecision, Reading, Rules, decide
+from freqtrade_isolated_margin.tables import HistoryError
+
+KEY = "0a1b2c3d"
+PAIR = "BTC/USDT"
+# Some minutes ago, in milliseconds.
+BEFORE = milliseconds(Moment.now().wall) - 600_000
+AHEAD = 2**53
+FAILS = "The history of the isolated margin accounts cannot be stored"
+AGAIN = "The history of the isolated margin accounts is stored again."
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'history.sqlite'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql_server")
+    return server.new_database()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is waited for for long."""
+    monkeypatch.setattr(history_module, "_CONNECT_SECONDS", 1)
+    monkeypatch.setattr(recorder_module, "_LONGEST_BACKOFF", 0.05)
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Recorder]]:
+    """Return a function that starts a recorder, and end all of them."""
+    running: list[Recorder] = []
+
+    def started(url: str, key: str | None = KEY, **more: Any) -> Recorder:
+        recorder = Recorder(History(url), key, "bot", 30, **more)
+        recorder.start()
+        running.append(recorder)
+        return recorder
+
+    yield started
+    for recorder in running:
+        recorder.stop()
+    assert THREAD_NAME not in [thread.name for thread in threading.enumerate()]
+
+
+def account(level: str = "3") -> PairAccount:
+    """A pair's account that owes something."""
+    row = parsed(long_row(level))
+    assert isinstance(row, PairAccount)
+    return row
+
+
+def snapshot(level: str = "3", ago: float = 0.0, **rows: Row) -> Snapshot:
+    """A read of BTC/USDT, so many seconds ago."""
+    return Snapshot(Moment.now().before(ago), {PAIR: account(level), **rows}, {})
+
+
+def judged(level: str = "1.1") -> EntryDecision:
+    """A decision on BTC/USDT."""
+    return decide(PAIR, Side.LONG, Reading(account(level)), Rules(), 60)
+
+
+@contextmanager
+def opened(url: str) -> Iterator[History]:
+    """Look into a history by oneself."""
+    history = History(url)
+    try:
+        yield history
+    finally:
+        history.close()
+
+
+def levels(url: str, key: str = KEY) -> list[tuple[int, str]]:
+    """Return what is stored of BTC/USDT: the moments and the margin levels, in the order of time."""
+    with opened(url) as history:
+        rows = history.accounts([PAIR], [key], 0, AHEAD)
+        return [(known.read_at, f"{known.row.margin_level:f}") for _, known in rows]  # type: ignore[union-attr]
+
+
+def decisions(url: str) -> list[Decided]:
+    """Return the stored decisions."""
+    with opened(url) as history:
+        return list(history.decisions([], [KEY], 0, AHEAD))
+
+
+def newest(url: str) -> Newest:
+    """Return the newest that is stored of BTC/USDT."""
+    with opened(url) as history:
+        return history.newest({PAIR}, [KEY])[PAIR]
+
+
+def there(url: str, count: int) -> Callable[[], list[tuple[int, str]] | None]:
+    """Return a question whether so many accounts are stored."""
+
+    def ask() -> list[tuple[int, str]] | None:
+        try:
+            found = levels(url)
+        except HistoryError:
+            return None
+        return found if len(found) >= count else None
+
+    return ask
+
+
+def said(caplog: pytest.LogCaptureFixture, start: str) -> list[str]:
+    """Return the messages that begin so."""
+    return [record.getMessage() for record in caplog.records if record.getMessage().startswith(start)]
+
+
+def test_reads_and_decisions_are_stored(run: Callable[..., Recorder], url: str) -> None:
+    """With their own times, and the decisions with their reasons."""
+    recorder = run(url)
+    first, second = snapshot("3", ago=20), snapshot("2")
+    recorder.succeeded(first)
+    recorder.decided(judged(), BEFORE)
+    recorder.succeeded(second)
+    recorder.stop()
+    assert levels(url) == [
+        (milliseconds(first.asked_at.wall), "3"),
+        (milliseconds(second.asked_at.wall), "2"),
+    ]
+    assert [(found.at, found.outcome, found.bot) for found in decisions(url)] == [(BEFORE, "block", "bot")]
+
+
+def test_a_decision_is_stored_when_it_changes_and_once_a_minute(
+    run: Callable[..., Recorder], url: str
+) -> None:
+    """Also where the clock was set back meanwhile."""
+    recorder = run(url)
+    for second in (0, 5, 59, 60, 61):
+        recorder.decided(judged(), BEFORE + second * 1000)
+    recorder.decided(judged("1.5"), BEFORE + 62_000)
+    recorder.decided(judged("1.5"), BEFORE + 5_000)
+    recorder.stop()
+    stored = [((found.at - BEFORE) // 1000, found.outcome) for found in decisions(url)]
+    assert sorted(stored) == [(0, "block"), (5, "shrink"), (60, "block"), (62, "shrink")]
+
+
+def test_a_futures_pair_is_stored_under_its_spot_pair(run: Callable[..., Recorder], url: str) -> None:
+    """It has the same account."""
+    recorder = run(url)
+    recorder.succeeded(Snapshot(Moment.now(), {f"{PAIR}:USDT": account()}, {}))
+    recorder.stop()
+    assert [level for _, level in levels(url)] == ["3"]
+
+
+def test_why_nothing_can_be_read_is_stored_for_followers(run: Callable[..., Recorder], url: str) -> None:
+    """And taken back with the next read that succeeds."""
+    recorder = run(url)
+    recorder.succeeded(snapshot(ago=1))
+    until(there(url, 1))
+    for trouble in ("it is on fire", None):
+        if trouble:
+            recorder.failed(trouble)
+        else:
+            recorder.succeeded(snapshot("2"))
+        until(lambda trouble=trouble: newest(url).trouble == trouble)
+
+
+def test_pairs_that_followers_want_are_told_to_the_reader_only(
+    run: Callable[..., Recorder], url: str
+) -> None:
+    """A follower's own recorder has nobody whom it could tell."""
+    told: list[str] = []
+    recorder = run(url, want=told.append)
+    recorder.succeeded(snapshot())
+    until(there(url, 1))
+    with opened(url) as history:
+        history.want(["ADA/USDT"])
+    recorder.succeeded(snapshot("2"))
+    until(lambda: "ADA/USDT" in told)
+    deaf = run(url, None, want=pytest.fail)
+    deaf.decided(judged(), BEFORE)
+    until(lambda: decisions(url))
+
+
+# ----- a follower's
+
+
+def test_a_follower_stores_its_decisions_once_a_reader_has_stored(
+    run: Callable[..., Recorder], url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under the key whose accounts it follows; what it reads itself is stored already."""
+    follower = run(url, None)
+    follower.succeeded(snapshot("2"))
+    follower.decided(judged(), BEFORE)
+    until(lambda: said(caplog, f"{FAILS}: the history database holds no accounts yet."))
+    reader = run(url)
+    reader.succeeded(snapshot("3"))
+    until(lambda: decisions(url))
+    assert [level for _, level in levels(url)] == ["3"]
+
+
+def test_a_follower_of_two_keys_must_be_told_which(
+    run: Callable[..., Recorder], url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With `history.keys` it stores under the first of them."""
+    for key in (KEY, "ffffffff"):
+        reader = run(url, key)
+        reader.succeeded(snapshot())
+        reader.stop()
+    lost = run(url, None)
+    lost.decided(judged(), BEFORE)
+    until(lambda: any("2 API keys" in text for text in said(caplog, FAILS)))
+    told = run(url, None, keys=[KEY])
+    told.decided(judged("1.5"), BEFORE)
+    until(lambda: [found.outcome for found in decisions(url)] == ["shrink"])
+
+
+# ----- trouble
+
+
+def fails(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return a question whether the log has said that nothing can be stored."""
+    return lambda: said(caplog, FAILS)
+
+
+def test_a_locked_database_is_waited_for_by_nobody_else(
+    run: Callable[..., Recorder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What was read and decided meanwhile is stored afterwards with its own times; the log says it once."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(history_module, "_CONNECT_SECONDS", 0.02)
+    url = f"sqlite:///{tmp_path / 'h.sqlite'}"
+    recorder = run(url)
+    recorder.succeeded(snapshot("3", ago=50))
+    until(there(url, 1))
+    tried: list[str] = []
+    monkeypatch.setattr(recorder_module.Recorder, "_failed", _counting(tried, Recorder._failed))
+    with closing(sqlite3.connect(tmp_path / "h.sqlite", isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        waiting = [snapshot(level, ago=ago) for level, ago in (("2.1", 40), ("2.2", 30), ("2.3", 20))]
+        for read in waiting:
+            recorder.succeeded(read)
+        recorder.decided(judged(), BEFORE)
+        until(lambda: len(tried) > 2)
+    found = until(there(url, 4))
+    assert [at for at, _ in found[1:]] == [milliseconds(read.asked_at.wall) for read in waiting]
+    assert [level for _, level in found] == ["3", "2.1", "2.2", "2.3"]
+    until(lambda: said(caplog, AGAIN))
+    assert len(said(caplog, FAILS)) == 1
+    assert len(decisions(url)) == 1
+    assert 20 <= newest(url).age_seconds < 60
+
+
+def _counting(calls: list[str], inner: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(self: Recorder, problem: str) -> Any:
+        calls.append(problem)
+        return inner(self, problem)
+
+    return counted
+
+
+@pytest.mark.parametrize("pattern", ["h.sqlite*", "h.sqlite"])
+def test_a_deleted_database_is_made_anew(
+    run: Callable[..., Recorder], tmp_path: Path, caplog: pytest.LogCaptureFixture, pattern: str
+) -> None:
+    """Whether its files all go or the main one only; what is read after that is stored."""
+    caplog.set_level(logging.INFO)
+    url = f"sqlite:///{tmp_path / 'h.sqlite'}"
+    recorder = run(url)
+    recorder.succeeded(snapshot("3", ago=9))
+    until(lambda: there(url, 1)() and recorder._purged_at and recorder._busy_since is None)
+    for file in tmp_path.glob(pattern):
+        file.unlink()
+    recorder.succeeded(snapshot("2"))
+    until(lambda: said(caplog, AGAIN))
+    assert [level for _, level in levels(url)] == ["2"]
+    assert len(said(caplog, FAILS)) == 1
+    recorder.stop()
+    with closing(sqlite3.connect(tmp_path / "h.sqlite")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_full_disk_is_survived(
+    run: Callable[..., Recorder], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With room again, what waited is stored, and the database is sound."""
+    caplog.set_level(logging.INFO)
+    url = f"sqlite:///{tmp_path / 'h.sqlite'}"
+    pages = [1000]
+
+    def limit(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute(f"PRAGMA max_page_count={pages[0]}")
+
+    history = History(url)
+    event.listen(history._engine, "connect", limit)
+    recorder = Recorder(history, KEY, "bot", 30)
+    recorder.start()
+    recorder.succeeded(snapshot("3", ago=9))
+    until(there(url, 1))
+    pages[0] = 1
+    many: dict[str, Row] = {f"P{number}/USDT": Unreadable("x" * 2000) for number in range(100)}
+    recorder.succeeded(snapshot("2", **many))
+    until(fails(caplog))
+    assert "disk is full" in caplog.text
+    pages[0] = 1000
+    until(there(url, 2))
+    until(lambda: said(caplog, AGAIN))
+    recorder.stop()
+    assert len(said(caplog, FAILS)) == 1
+    with closing(sqlite3.connect(tmp_path / "h.sqlite")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_folder_that_is_not_there_is_waited_for(
+    run: Callable[..., Recorder], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor is its name in the log."""
+    caplog.set_level(logging.INFO)
+    url = f"sqlite:///{tmp_path / 'geheim' / 'h.sqlite'}"
+    recorder = run(url)
+    recorder.succeeded(snapshot())
+    until(fails(caplog))
+    (tmp_path / "geheim").mkdir()
+    until(there(url, 1))
+    until(lambda: said(caplog, AGAIN))
+    assert len(said(caplog, FAILS)) == 1
+    assert "geheim" not in caplog.text
+
+
+def test_a_server_that_is_restarted_gets_what_waited(
+    run: Callable[..., Recorder], postgresql_server: PostgreSQL, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the times at which it was read, by the server's clock as well."""
+    caplog.set_level(logging.INFO)
+    url = postgresql_server.new_database()
+    recorder = run(url)
+    recorder.succeeded(snapshot("3", ago=50))
+    until(there(url, 1))
+    postgresql_server.stop()
+    try:
+        waiting = [snapshot("2.1", ago=40), snapshot("2.2", ago=30)]
+        for read in waiting:
+            recorder.succeeded(read)
+        recorder.decided(judged(), BEFORE)
+        until(fails(caplog))
+    finally:
+        postgresql_server.start()
+    found = until(there(url, 3))
+    assert [at for at, _ in found[1:]] == [milliseconds(read.asked_at.wall) for read in waiting]
+    assert 30 <= newest(url).age_seconds < 60
+    until(lambda: said(caplog, AGAIN))
+    assert len(decisions(url)) == 1
+    assert "127.0.0.1" not in caplog.text
+
+
+def test_a_network_that_goes_silent_holds_nobody_up(
+    run: Callable[..., Recorder],
+    postgresql_server: PostgreSQL,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log says the database does not answer; the bot ends all the same, and nothing is half stored."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(recorder_module, "_HANGING_SECONDS", 0.1)
+    url = make_url(postgresql_server.new_database())
+    assert url.port
+    with wire(url.port) as between:
+        recorder = run(url.set(port=between.port).render_as_string(hide_password=False))
+        recorder.succeeded(snapshot("3", ago=9))
+        until(there(str(url), 1))
+        between.cut()
+        recorder.succeeded(snapshot("2", ago=5))
+
+        def noticed() -> list[str]:
+            recorder.start()
+            return said(caplog, f"{FAILS}: the database has not answered for more than 0.1 s.")
+
+        until(noticed)
+        recorder.stop(timeout=0.05)
+        between.mend()
+        assert [level for _, level in until(there(str(url), 2))] == ["3", "2"]
+        until(lambda: said(caplog, AGAIN))
+
+
+def test_what_waits_for_too_long_is_dropped_from_the_oldest_on(
+    run: Callable[..., Recorder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The memory that it takes has an end."""
+    monkeypatch.setattr(recorder_module, "_MOST_READS", 3)
+    url = f"sqlite:///{tmp_path / 'later' / 'h.sqlite'}"
+    recorder = run(url)
+    for level in ("2.1", "2.2", "2.3", "2.4", "2.5"):
+        recorder.succeeded(snapshot(level))
+    until(fails(caplog))
+    (tmp_path / "later").mkdir()
+    assert [level for _, level in until(there(url, 3))] == ["2.3", "2.4", "2.5"]
+
+
+def test_an_error_of_its_own_does_not_end_it(
+    run: Callable[..., Recorder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The read that brought it about is stored as soon as that is possible."""
+    url = f"sqlite:///{tmp_path / 'h.sqlite'}"
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("geheim")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(history_module.Writer, "write", fail)
+        recorder = run(url)
+        recorder.succeeded(snapshot())
+        until(fails(caplog))
+    until(there(url, 1))
+    assert said(caplog, FAILS) == [f"{FAILS}: an error of the recorder (ZeroDivisionError)."]
+
+
+def test_a_thread_that_died_is_started_again(run: Callable[..., Recorder], tmp_path: Path) -> None:
+    """Whoever starts it again in every loop has one thread."""
+    url = f"sqlite:///{tmp_path / 'h.sqlite'}"
+    recorder = run(url)
+    for _ in range(3):
+        recorder.start()
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count(THREAD_NAME) == 1
+    thread = recorder._thread
+    assert thread
+    recorder._stopping.set()
+    recorder._news.set()
+    thread.join(10)
+    recorder._stopping.clear()
+    recorder.start()
+    recorder.succeeded(snapshot())
+    until(there(url, 1))
+
+
+def test_its_end_stores_what_waits(run: Callable[..., Recorder], url: str) -> None:
+    """However much it is."""
+    recorder = Recorder(History(url), KEY, "bot", 30)
+    for number in range(100):
+        recorder.succeeded(snapshot(f"{2 + number / 1000:.3f}", ago=200 - number))
+    recorder.start()
+    recorder.stop(30)
+    assert len(levels(url)) == 100
+
+
+# ----- what was before
+
+
+def test_what_was_before_is_recalled_in_parts_between_which_is_stored(
+    run: Callable[..., Recorder], tmp_path: Path
+) -> None:
+    """Followers live on what is stored: it does not wait until all is recalled."""
+    url = f"sqlite:///{tmp_path / 'h.sqlite'}"
+    seen: list[int] = []
+    go_on = threading.Event()
+
+    def recall(history: History) -> bool:
+        if seen:
+            go_on.wait(30)
+        seen.append(len(levels(url)))
+        return len(seen) == 3
+
+    recorder = Recorder(History(url), KEY, "bot", 30, recall=recall)
+    recorder.succeeded(snapshot())
+    recorder.start()
+    try:
+        until(there(url, 1))
+        assert not recorder.wait_ready(0)
+        go_on.set()
+        assert recorder.wait_ready(30)
+        assert seen == [0, 1, 1]
+    finally:
+        recorder.stop()
+
+
+def test_what_cannot_be_recalled_does_not_keep_anything_from_being_stored(
+    run: Callable[..., Recorder], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again later; who waits for it waits no longer."""
+    caplog.set_level(logging.INFO)
+    url = f"sqlite:///{tmp_path / 'h.sqlite'}"
+    tries: list[int] = []
+
+    def recall(history: History) -> bool:
+        tries.append(1)
+        raise HistoryError("the history database cannot be read (OperationalError)")
+
+    recorder = run(url, recall=recall)
+    for level in ("2.1", "2.2"):
+        recorder.succeeded(snapshot(level))
+        until(there(url, 1 if level == "2.1" else 2))
+    assert recorder.wait_ready(0)
+    assert len(tries) == 1
+    assert len(said(caplog, "Charts do not show yet")) == 1
+
+
+def test_nobody_waits_for_a_database_that_is_gone(run: Callable[..., Recorder], tmp_path: Path) -> None:
+    """A bot's start goes on as soon as that is known."""
+    recorder = run(f"sqlite:///{tmp_path / 'nowhere' / 'h.sqlite'}")
+    recorder.succeeded(snapshot())
+    assert recorder.wait_ready(60)
+
+
+def test_old_rows_are_deleted(run: Callable[..., Recorder], url: str) -> None:
+    """After the days that the settings say; newer ones stay."""
+    day = 24 * 3600
+    with opened(url) as history:
+        history.prepare()
+        history.writer(KEY, "bot").write(
+            [
+                NewRead(milliseconds(Moment.now().wall - ago), lambda: 0, {PAIR: account(level)}, {})
+                for level, ago in (("2.1", 31 * day), ("2.2", 29 * day))
+            ]
+        )
+    recorder = run(url)
+    recorder.succeeded(snapshot("2.3"))
+    until(lambda: [level for _, level in levels(url)] == ["2.2", "2.3"])
