@@ -23,7 +23,8 @@ from .status import STYLES, kind_of
 SECONDS_KEPT = 3600.0
 """How far back the margin levels go that are shown."""
 
-_BARS = "▁▂▃▄▅▆▇█"
+# Without the full block, so that the lines of two rows do not touch.
+_BARS = "▁▂▃▄▅▆▇"
 # A level that moves by less than this share of itself is drawn as still.
 _STILL = 0.02
 _STEPS = (1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0)
@@ -227,6 +228,7 @@ class View:
 
 
 _GAP = 2
+_BETWEEN = " · "
 _COLUMNS = (
     "Pair",
     "Status",
@@ -282,7 +284,7 @@ def draw(view: View, width: int, height: int) -> RenderableType:
 
 
 def _head(view: View, width: int) -> Text:
-    head = Text("Isolated margin", style="bold")
+    head = Text().append("Isolated margin", style="bold")
     old = view.read_age is not None and view.read_age > view.max_age_seconds
     age = "not read yet" if view.read_age is None else f"read {duration(view.read_age)} ago"
     parts = [
@@ -292,9 +294,8 @@ def _head(view: View, width: int) -> Text:
         Text("" if view.used_weight is None else f"weight {view.used_weight} of {view.weight_limit}"),
     ]
     for part in parts:
-        more = Text(" · ", style="dim") + part
-        if part and head.cell_len + more.cell_len <= width:
-            head.append_text(more)
+        if part and head.cell_len + part.cell_len + len(_BETWEEN) <= width:
+            head.append(_BETWEEN, style="dim").append_text(part)
     return _cut(head, width)
 
 
@@ -411,13 +412,13 @@ def _price(value: Decimal) -> str:
 def duration(seconds: float) -> str:
     """Write a time span in its one or two largest units."""
     whole = max(round(seconds), 0)
-    if whole < 100:  # noqa: PLR2004 - two digits
+    if whole < 120:  # noqa: PLR2004 - two minutes: what is cut off then is not half of it
         return f"{whole} s"
     minutes = whole // 60
-    if minutes < 100:  # noqa: PLR2004 - the same
+    if minutes < 100:  # noqa: PLR2004 - two digits
         return f"{minutes} min"
     hours = minutes // 60
-    return f"{hours} h" if hours < 100 else f"{hours // 24} d"  # noqa: PLR2004 - the same
+    return f"{hours} h" if hours < 100 else f"{hours // 24} d"  # noqa: PLR2004 - two digits
 
 
 def _cut(text: Text, width: int) -> Text:

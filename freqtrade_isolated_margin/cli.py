@@ -183,7 +183,7 @@ def _plot_arguments(parser: argparse.ArgumentParser) -> None:
     from .configuration import add_options  # noqa: PLC0415 - only if needed
     from .since import DEFAULT  # noqa: PLC0415
 
-    add_options(parser)
+    add_options(parser, "db_url")
     parser.add_argument("pair", metavar="PAIR", help="pair to draw")
     parser.add_argument(
         "--since",

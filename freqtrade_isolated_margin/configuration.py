@@ -16,11 +16,11 @@ from .settings import SECTION, Settings
 _OPTIONS = ("config", "user_data_dir", "datadir", "verbosity", "logfile", "print_colorized")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add freqtrade's common options, as freqtrade defines them, to `parser`."""
+def add_options(parser: argparse.ArgumentParser, *more: str) -> None:
+    """Add freqtrade's common options, and `more` of its options, as freqtrade defines them, to `parser`."""
     from freqtrade.commands.cli_options import AVAILABLE_CLI_OPTIONS  # noqa: PLC0415 - only if needed
 
-    for name in _OPTIONS:
+    for name in (*_OPTIONS, *more):
         option = AVAILABLE_CLI_OPTIONS[name]
         parser.add_argument(*option.cli, dest=name, **deepcopy(option.kwargs))
 

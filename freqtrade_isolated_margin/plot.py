@@ -76,6 +76,11 @@ class Chart:
         return self.pair.partition("/")[2]
 
     @property
+    def owes_nothing(self) -> bool:
+        """Whether there is no debt in all of the time, and so no level to draw."""
+        return all(level is None for level in self.margin_level)
+
+    @property
     def logarithmic(self) -> bool:
         """Whether the level's axis is: a small debt has a huge level, beside which no limit would be seen."""
         return max((level for level in self.margin_level if level), default=0) > _LOG_FROM * self.full_above
@@ -158,11 +163,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
     try:
         pair = spot_pair(arguments.pair)
-        path = Path(arguments.output) if arguments.output else None
-        if path and path.suffix.lower() not in _KINDS:
-            raise SettingsError(f"-o {path.name!r} must end in .html or .png")
+        path = _asked_path(arguments.output)
         since = parse_since(arguments.since, datetime.now(UTC))
         config = load_config(arguments)
+        if arguments.db_url:
+            config["db_url"] = arguments.db_url
         settings = load_settings(config, arguments.strategy)
         path = path or _default_path(config, pair)
         chart = load_chart(config, settings, pair, since)
@@ -170,8 +175,18 @@ def run(arguments: argparse.Namespace) -> int:
     except IsolatedMarginError as error:
         print(f"{error.kind}: {error}", file=sys.stderr)  # noqa: T201 - the command's output
         return EXIT_ERROR
+    except Exception as error:  # noqa: BLE001 - a traceback could hold the URL of a database
+        print(f"error: the chart cannot be drawn ({type(error).__name__})", file=sys.stderr)  # noqa: T201
+        return EXIT_ERROR
     print(path)  # noqa: T201 - the command's output
     return EXIT_DONE
+
+
+def _asked_path(output: str | None) -> Path | None:
+    path = Path(output) if output else None
+    if path and path.suffix.lower() not in _KINDS:
+        raise SettingsError(f"-o {path.name!r} must end in .html or .png")
+    return path
 
 
 def _default_path(config: Mapping[str, Any], pair: str) -> Path:

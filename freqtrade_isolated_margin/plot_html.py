@@ -74,6 +74,8 @@ def build(chart: Chart, look: Look) -> Figure:
         )
     _marks(figure, chart, look)
     _limits(figure, chart, look)
+    if chart.owes_nothing:
+        _no_debt(figure, look)
     _style(figure, chart, look)
     return figure
 
@@ -154,24 +156,35 @@ def _outline(shades: Sequence[Shade], low: float, high: float) -> tuple[list[str
 
 def _limits(figure: Figure, chart: Chart, look: Look) -> None:
     limits = (
-        ("block_below", chart.block_below, look.liquidation_price, "dashdot"),
-        ("full_above", chart.full_above, look.limit, "dot"),
+        ("block_below", chart.block_below, look.liquidation_price, "dashdot", "top"),
+        ("full_above", chart.full_above, look.limit, "dot", "bottom"),
     )
-    for name, value, colour, dash in limits:
+    for name, value, colour, dash, edge in limits:
         figure.add_hline(value, row=2, col=1, line={"color": colour, "width": 2, "dash": dash})
         figure.add_annotation(
             text=f"{name} {value:g}",
             xref="x2 domain",
             yref="y2",
-            x=0.004,
+            # Beside the panel, and away from each other: within it they would hide the level.
+            x=1.004,
             y=log10(value) if chart.logarithmic else value,
             xanchor="left",
-            yanchor="bottom",
+            yanchor=edge,
             showarrow=False,
-            bgcolor=look.paper,
-            opacity=0.85,
             font={"color": look.ink, "size": 12},
         )
+
+
+def _no_debt(figure: Figure, look: Look) -> None:
+    figure.add_annotation(
+        text="no debt",
+        xref="x2 domain",
+        yref="y2 domain",
+        x=0.5,
+        y=0.5,
+        showarrow=False,
+        font={"color": look.ink, "size": 14},
+    )
 
 
 def _style(figure: Figure, chart: Chart, look: Look) -> None:
@@ -184,7 +197,7 @@ def _style(figure: Figure, chart: Chart, look: Look) -> None:
         hovermode="x unified",
         hoverlabel={"bgcolor": look.paper, "font": {"color": look.ink}},
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.14, "yanchor": "top"},
-        margin={"l": 90, "r": 30, "t": 60, "b": 110},
+        margin={"l": 90, "r": 130, "t": 60, "b": 110},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": look.limit, "activecolor": look.ink},
     )
     figure.update_xaxes(

@@ -152,21 +152,24 @@ def _level(axes: Axes, chart: Chart, look: Look) -> None:
         axes.set_yticks([], minor=True)
     axes.set_ylim(*chart.level_range)
     limits = (
-        ("block_below", chart.block_below, look.liquidation_price, "-."),
-        ("full_above", chart.full_above, look.limit, ":"),
+        ("block_below", chart.block_below, look.liquidation_price, "-.", "top"),
+        ("full_above", chart.full_above, look.limit, ":", "bottom"),
     )
-    for name, value, colour, style in limits:
+    for name, value, colour, style, edge in limits:
         axes.axhline(value, color=colour, linestyle=style, linewidth=1.6)
         axes.annotate(
             f"{name} {value:g}",
-            (0.004, value),
+            # Beside the panel, and away from each other: within it they would hide the level.
+            (1, value),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 4),
+            xytext=(4, 0),
             textcoords="offset points",
+            verticalalignment=edge,
             color=look.ink,
             fontsize=9.5,
-            bbox={"facecolor": look.paper, "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
+    if chart.owes_nothing:
+        axes.text(0.5, 0.5, "no debt", transform=axes.transAxes, ha="center", va="center", color=look.ink)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
     axes.set_ylabel("margin level")
 

@@ -161,12 +161,14 @@ class Watch:
         hour, minutes = round(SECONDS_KEPT * 1000), 10 * ROW_SECONDS * 1000
         fine = max(round(float(self._settings.refresh_seconds) * 1000), 1000)
         moments = sorted({*range(now - hour, now, ROW_SECONDS * 1000), *range(now - minutes, now, fine)})
+        # Not stricter than the bars are wide: another bot may have read less often.
+        longest = max(self._max_age, float(ROW_SECONDS))
         try:
             with closing(open_history(self._settings.history, self._config)) as history:
                 history.check()
                 keys = self._keys or history.keys(self._settings.history.keys)
                 for pair in pairs:
-                    stored = history.as_of(spot_pair(pair), moments, self._max_age, keys)
+                    stored = history.as_of(spot_pair(pair), moments, longest, keys)
                     reads = {known.read_at: known for known in stored if known}
                     samples = [Sample(at / 1000, _level(known.row)) for at, known in reads.items()]
                     self._found.put((pair, samples))

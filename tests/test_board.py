@@ -30,7 +30,7 @@ from freqtrade_isolated_margin.board import (
 from freqtrade_isolated_margin.margin import Side
 from freqtrade_isolated_margin.rules import Outcome, Reading, Rules, decide
 
-BARS = "▁▂▃▄▅▆▇█"
+BARS = "▁▂▃▄▅▆▇"
 RULES = Rules()
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 MAX_AGE = 60.0
@@ -60,7 +60,7 @@ def test_a_higher_value_never_has_a_lower_bar(values: list[float]) -> None:
 @given(LEVELS, st.integers(min_value=1, max_value=40))
 def test_a_level_that_stands_still_is_a_line_in_the_middle(level: float, length: int) -> None:
     """One value as well as many."""
-    assert sparkline([level] * length) == "▅" * length
+    assert sparkline([level] * length) == "▄" * length
 
 
 @given(st.floats(min_value=1, max_value=1000), st.lists(st.floats(min_value=-1, max_value=1), min_size=1))
@@ -72,9 +72,9 @@ def test_a_small_wiggle_is_not_drawn_as_a_fall(level: float, moves: list[float])
 
 def test_a_line_uses_the_whole_height_for_what_moves() -> None:
     """From the lowest to the highest, also over a huge range, where the low ones are all at the bottom."""
-    assert sparkline([1.0, None, 2.0]) == "▁ █"
-    assert sparkline([1, 2, 3, 4, 5, 6, 7, 8]) == BARS
-    assert sparkline([1.1, 1.2, 999, 1e20]) == "▁▁▁█"
+    assert sparkline([1.0, None, 2.0]) == "▁ ▇"
+    assert sparkline([1, 2, 3, 4, 5, 6, 7]) == BARS
+    assert sparkline([1.1, 1.2, 999, 1e20]) == "▁▁▁▇"
     assert sparkline([]) == ""
     assert sparkline([None, None]) == "  "
 
@@ -325,11 +325,11 @@ def test_it_says_that_nothing_was_read_yet() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        *((-1, "0 s"), (0, "0 s"), (59.6, "60 s"), (99, "99 s"), (130, "2 min")),
+        *((-1, "0 s"), (0, "0 s"), (59.6, "60 s"), (119, "119 s"), (130, "2 min")),
         *((5999, "99 min"), (7200, "2 h"), (400_000, "4 d")),
     ],
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
     """Never more than six characters, so that the column does not move."""
-    assert duration(seconds) in {text, "111 h"}
+    assert duration(seconds) == text
     assert len(duration(seconds)) <= 6

@@ -220,6 +220,29 @@ def test_the_bots_filled_orders_are_marked(folder: Folder) -> None:
     assert marks == [(5, 50_000, "entry"), (9, 51_000, "exit"), (12, 52_000, "entry"), (15, 49_000, "exit")]
 
 
+def test_the_trade_database_can_be_named(folder: Folder) -> None:
+    """As to freqtrade itself, with `--db-url`: the picture of another that is not there has no marks."""
+    store(folder.history.writer(KEY, "bot"), range(60), builders.parsed(builders.long_row(3)))
+    order("buy", 5, 50_000)
+    named = {"a": "sqlite:///tradesv3.dryrun.sqlite", "b": "sqlite:///other.sqlite"}
+    for name, url in named.items():
+        assert folder.run(PAIR, "-o", f"{name}.html", "--db-url", url)[0] == 0
+    pages = {name: (folder.path / f"{name}.html").read_text() for name in named}
+    assert ["the bot's entry" in page for page in pages.values()] == [True, False]
+
+
+def test_an_error_of_its_own_is_no_traceback(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said in one line, with exit status 2."""
+    store(folder.history.writer(KEY, "bot"), range(60), builders.parsed(builders.long_row(3)))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("geheim")
+
+    monkeypatch.setattr(plot, "_draw", fail)
+    status, out, err = folder.run(PAIR, "-o", "a.png")
+    assert (status, out, err) == (2, "", "error: the chart cannot be drawn (RuntimeError)\n")
+
+
 def test_a_trade_database_that_is_none_only_costs_the_marks(folder: Folder) -> None:
     """The account is drawn, and a warning says what is missing."""
     store(folder.history.writer(KEY, "bot"), range(60), builders.parsed(builders.long_row(3)))
@@ -318,6 +341,31 @@ def test_every_account_can_be_drawn(renderer: Any, more: dict[str, Any]) -> None
     chart = drawn_chart(**more)
     assert renderer.draw(chart, LOOKS["light"])
     assert chart.logarithmic == (chart.margin_level[0] == 500)
+
+
+def test_an_empty_panel_says_that_nothing_is_owed() -> None:
+    """Only where there was no debt in all of the time."""
+    for levels, said in (([None] * 6, True), ([None] * 5 + [3.0], False)):
+        chart = drawn_chart(margin_level=levels)
+        page, picture = (drawer.build(chart, LOOKS["light"]) for drawer in (plot_html, plot_png))
+        assert ("no debt" in [note.text for note in page.layout.annotations]) == said
+        assert ("no debt" in [text.get_text() for text in picture.axes[1].texts]) == said
+
+
+def test_the_names_of_the_limits_hide_nothing() -> None:
+    """They stand beside the panel, one above its line and the other below, and within the picture."""
+    picture = plot_png.build(drawn_chart(), LOOKS["light"])
+    picture.canvas.draw()
+    panel = picture.axes[1].get_window_extent()
+    low, high = (text.get_window_extent() for text in picture.axes[1].texts)
+    assert panel.x1 <= low.x0 < low.x1 <= plot_png.WIDTH
+    assert high.x1 <= plot_png.WIDTH
+    assert low.y1 <= high.y0
+    page = plot_html.build(drawn_chart(), LOOKS["light"])
+    assert {(note.text, note.yanchor) for note in page.layout.annotations if note.x > 1} == {
+        ("block_below 1.25", "top"),
+        ("full_above 2", "bottom"),
+    }
 
 
 def test_a_wide_range_of_levels_has_ticks_that_can_be_read() -> None:
