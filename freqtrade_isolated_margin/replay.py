@@ -6,12 +6,14 @@ import hashlib
 import logging
 import os
 import pickle
+import sys
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
@@ -80,10 +82,6 @@ class Replay:
             self._history = open_history(history, config)
         return self._history
 
-    @property
-    def _max_age_ms(self) -> int:
-        return int(self.settings.max_age_seconds * 1000)
-
     def begin(self) -> None:
         """Forget at which moment the former backtest ended, and what it used up."""
         self.now = None
@@ -111,18 +109,21 @@ class Replay:
 
     def covered(self, pair: str, moments: Sequence[int]) -> float:
         """Return the share of `moments`, looked up before, at which an account was not too old."""
-        return sum(self._loaded(pair, at) is not None for at in moments) / len(moments) if moments else 0.0
+        return sum(recorded is not None for recorded in self._loaded(pair, moments)) / max(len(moments), 1)
 
-    def _loaded(self, pair: str, at: int) -> Recorded | None:
-        recorded = self._known.get(spot_pair(pair), {}).get(at)
-        return recorded if recorded and at - recorded.read_at <= self._max_age_ms else None
+    def _loaded(self, pair: str, moments: Sequence[int]) -> Iterator[Recorded | None]:
+        known = self._known.get(spot_pair(pair), {})
+        max_age = int(self.settings.max_age_seconds * 1000)
+        for at in moments:
+            recorded = known.get(at)
+            yield recorded if recorded and at - recorded.read_at <= max_age else None
 
     def _recorded(self, pair: str, at: int) -> Recorded | None:
         known = self._known.setdefault(spot_pair(pair), {})
         if at not in known:
             # As for a moment between two candles.
             known[at] = self._open().as_of(spot_pair(pair), [at], _LONGEST_SECONDS, self._keys)[0]
-        return self._loaded(pair, at)
+        return next(self._loaded(pair, [at]))
 
     def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:
         """Return what an entry into `pair` could be at `now`. Raises nothing but refuses."""
@@ -183,8 +184,8 @@ class Replay:
     def values(self, pair: str, closes: Sequence[int]) -> list[Values]:
         """Return what the candles that close at `closes`, in milliseconds and looked up before, show."""
         return [
-            self._values(pair, recorded, close) if (recorded := self._loaded(pair, close)) else UNKNOWN
-            for close in closes
+            self._values(pair, recorded, close) if recorded else UNKNOWN
+            for close, recorded in zip(closes, self._loaded(pair, closes), strict=True)
         ]
 
     def _values(self, pair: str, recorded: Recorded, at: int) -> Values:
@@ -206,6 +207,30 @@ class Replay:
 def _copied(file: str) -> _Known:
     with open(file, "rb") as copy:  # noqa: PTH123 - as quick as it gets
         return cast("_Known", pickle.load(copy))  # noqa: S301 - this program has written it
+
+
+def names_any(words: Sequence[str], strategy: type, folder: str | os.PathLike[str] | None) -> bool:
+    """Whether one of `words` is in a strategy's file, in that of a parent, or in a loaded one near it.
+
+    Near are its own folder and `folder`, the user data. True where any of these cannot be read.
+    """
+    try:
+        own = Path(vars(strategy)["__file__"])
+        near = [own.parent.resolve(), *([Path(folder).resolve()] if folder else [])]
+        files = {own}
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if file and name.partition(".")[0] not in _NOT_OF_THE_USER:
+                is_parent = any(parent.__module__ == name for parent in strategy.__mro__)
+                if is_parent or any(Path(file).is_relative_to(place) for place in near):
+                    files.add(Path(file))
+        sources = [file.read_text() for file in files]
+    except (KeyError, OSError, ValueError):
+        return True
+    return any(word in source for source in sources for word in words)
+
+
+_NOT_OF_THE_USER = {"freqtrade", __name__.partition(".")[0]}
 
 
 def fingerprint(settings: Settings, config: Mapping[str, Any], until: int | None) -> str:

@@ -39,7 +39,7 @@ from .guard import Guard, Judge, StandIn, build_guard, check_funding, say_once
 from .history import milliseconds, moment
 from .margin import ONE, Side, exact
 from .protection import make_loadable
-from .replay import Replay, fingerprint
+from .replay import Replay, fingerprint, names_any
 from .rules import EntryDecision, Outcome, Rule
 from .settings import SECTION, Settings, in_both
 
@@ -229,7 +229,20 @@ def _start_replay(strategy: IsolatedMarginMixin, settings: Settings) -> None:
         say_once(
             f"The configuration's {both} win over the strategy's: as a parameter of hyperopt they do nothing."
         )
-    strategy._margin_judge, strategy._margin_charts = judge, judge
+    strategy._margin_judge = judge
+    if _uses_columns(strategy):
+        strategy._margin_charts = judge
+    elif settings.charts:
+        say_once(f"The columns {', '.join(COLUMNS)} are left empty: the strategy names none of them.")
+
+
+def _uses_columns(strategy: IsolatedMarginMixin) -> bool:
+    """Whether a backtest needs the columns: to judge every candle takes longer than all the rest of it."""
+    config = strategy.config
+    if config.get("runmode") not in (RunMode.BACKTEST, RunMode.HYPEROPT):
+        return True
+    keeps_all = config.get("export") == "signals" or config.get("freqai", {}).get("enabled", False)
+    return keeps_all or names_any(COLUMNS, type(strategy), config.get("user_data_dir"))
 
 
 def _recorded_charts(strategy: IsolatedMarginMixin, settings: Settings) -> Replay | None:

@@ -104,6 +104,8 @@ class FreqtradeProcess:
         (folder / "user_data" / "strategies" / "tested.py").write_text(STRATEGY_HEAD + strategy)
         (folder / "config.json").write_text(json.dumps(self._complete(config)))
         words = command or ("trade",)
+        # Its strategies are named by whoever asks it.
+        named = () if words[0] == "webserver" else ("--strategy", "Tested")
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -114,7 +116,7 @@ class FreqtradeProcess:
         environment = {name: value for name, value in (environment | wanted).items() if value is not None}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "freqtrade", words[0], "-c", "config.json", "--userdir", "user_data",
-             "--strategy", "Tested", *words[1:]],
+             *named, *words[1:]],
             cwd=folder, env=environment, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
