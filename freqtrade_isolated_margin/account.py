@@ -2,35 +2,33 @@
 
 Every field that Binance documents is here, under its name in snake case. What is not exactly in the
 documented shape is not taken: a bad row is `Unreadable` by itself, a bad answer raises `AnswerError`.
+
+All of a row is checked when it is read. Of its numbers those that every verdict needs become `Decimal`
+then; the others stay as they are written until somebody asks for them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from functools import cached_property
+from operator import itemgetter
 from types import MappingProxyType
-from typing import Annotated, Any
-
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    StrictBool,
-    StrictStr,
-    ValidationError,
-)
-from pydantic.alias_generators import to_camel
+from typing import Any, NamedTuple
 
 from .errors import AnswerError
-from .margin import Holdings, exact
+from .margin import ZERO, Holdings, exact
 
 # 20 digits before the point and 20 after: more than any amount, and few enough to compute with exactly.
-_PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
+_UNSIGNED = r"[0-9]{1,20}+(?:\.[0-9]{1,20}+)?+"
+_PLAIN_DECIMAL = re.compile(f"-?{_UNSIGNED}")
+
+
+# How the endpoint writes true, and zero, today and before.
+_TRUE = "true"
+_ZEROS = {"0", "0.00000000"}
 
 
 def plain_decimal(value: object) -> Decimal:
@@ -45,21 +43,89 @@ def plain_decimal(value: object) -> Decimal:
     return Decimal(value)
 
 
-def _not_negative(value: Decimal) -> Decimal:
+class _Kind(NamedTuple):
+    """A kind of fields."""
+
+    pattern: str
+    """How the endpoint writes it, with the text of it in a group."""
+    text: Callable[[Any], str]
+    """Returns that text of a decoded value; raises `ValueError` where it is of another kind."""
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("Input should be a valid string")  # noqa: TRY004 - as the others of its kind
+    return value
+
+
+def _flag(value: object) -> str:
+    if value is True:
+        return _TRUE
+    if value is False:
+        return "false"
+    raise ValueError("Value error, null" if value is None else "Input should be a valid boolean")
+
+
+def _signed(value: object) -> str:
+    if not isinstance(value, str) or not _PLAIN_DECIMAL.fullmatch(value):
+        raise ValueError("Value error, not a plain decimal string")
+    return value
+
+
+def _amount(value: object) -> str:
+    text = _signed(value)
     # "-0" is caught too: as a debt it would be neither owed nor absent.
-    if value.is_signed():
-        raise ValueError("negative")
-    return value
+    if text[0] == "-":
+        raise ValueError("Value error, negative")
+    return text
 
 
-def _not_null(value: object) -> object:
-    if value is None:
-        raise ValueError("null")
-    return value
+# Neither what JSON escapes, nor what stands for bytes that are no UTF-8.
+_WORD = _Kind(r'"([^"\\\x00-\x1f\ud800-\udfff\ufffd]{1,100}+)"', _word)
+_FLAG = _Kind("(true|false)", _flag)
+_AMOUNT = _Kind(f'"({_UNSIGNED})"', _amount)
+_SIGNED = _Kind(f'"(-?{_UNSIGNED})"', _signed)
+
+# The fields in the order in which the endpoint writes them (API; recorded).
+_ASSET = {
+    "asset": _WORD,
+    "borrowEnabled": _FLAG,
+    "borrowed": _AMOUNT,
+    "free": _AMOUNT,
+    "interest": _AMOUNT,
+    "locked": _AMOUNT,
+    "netAsset": _SIGNED,
+    "netAssetOfBtc": _SIGNED,
+    "repayEnabled": _FLAG,
+    "totalAsset": _AMOUNT,
+}
+_ROW = {
+    "symbol": _WORD,
+    "isolatedCreated": _FLAG,
+    "marginLevel": _AMOUNT,
+    "marginLevelStatus": _WORD,
+    "marginRatio": _AMOUNT,
+    "indexPrice": _AMOUNT,
+    "liquidatePrice": _AMOUNT,
+    "liquidateRate": _SIGNED,
+    "tradeEnabled": _FLAG,
+}
+_ENABLED = {"enabled": _FLAG}
+_WIDTH = len(_ASSET)
+_TOTALS = ("totalAssetOfBtc", "totalLiabilityOfBtc", "totalNetAssetOfBtc")
 
 
-SignedDecimal = Annotated[Decimal, BeforeValidator(plain_decimal)]
-Amount = Annotated[SignedDecimal, AfterValidator(_not_negative)]
+def _members(fields: Mapping[str, _Kind]) -> str:
+    return ",".join(f'"{name}":{kind.pattern}' for name, kind in fields.items())
+
+
+WRITTEN_ROW = re.compile(
+    rf'\{{"baseAsset":\{{{_members(_ASSET)}\}},"quoteAsset":\{{{_members(_ASSET)}\}},'
+    rf"{_members(_ROW)}(?:,{_members(_ENABLED)})?+\}}"
+)
+"""A row as the endpoint writes it: a JSON object that has every field once and none besides."""
+WRITTEN_TOTALS = re.compile(rf"\](?:,{_members(dict.fromkeys(_TOTALS, _SIGNED))})?+\}}")
+"""What comes after the last row: the end of the list, and in an answer for all accounts the totals."""
 
 
 class MarginLevelStatus(StrEnum):
@@ -72,74 +138,111 @@ class MarginLevelStatus(StrEnum):
     FORCE_LIQUIDATION = "FORCE_LIQUIDATION"
 
 
-def _status(value: object) -> object:
-    """Turn a documented status into its name and leave another as it came: it is kept, and unsafe."""
-    return MarginLevelStatus.__members__.get(str(value), value)
+_STATUSES = dict(MarginLevelStatus.__members__)
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        alias_generator=to_camel,
-        populate_by_name=False,
-        hide_input_in_errors=True,
-    )
+class _UndocumentedError(Exception):
+    """A field is not as documented; says which, and what is wrong."""
 
 
-class Asset(_Record):
+class _ContradictionError(Exception):
+    """A sum is wrong; says which."""
+
+
+class Asset(NamedTuple):
     """One side of a pair's account. Amounts are in units of the asset."""
 
-    asset: StrictStr
-    borrow_enabled: StrictBool
-    repay_enabled: StrictBool
-    free: Amount
-    locked: Amount
-    borrowed: Amount
-    interest: Amount
-    """Accrued interest, owed in addition to `borrowed`."""
-    net_asset: SignedDecimal
-    """Total asset less borrowed and interest."""
-    net_asset_of_btc: SignedDecimal
-    """`net_asset` valued in BTC."""
-    total_asset: Amount
+    written: tuple[str, ...]
+    """Its fields as the endpoint writes them, in that order."""
+    total_asset: Decimal
     """Free and locked."""
+    debt: Decimal
+    """Borrowed and interest."""
 
     @property
-    @exact
-    def debt(self) -> Decimal:
-        """Borrowed and interest, in units of the asset."""
-        return self.borrowed + self.interest
+    def asset(self) -> str:
+        """The asset's name."""
+        return self.written[0]
+
+    @property
+    def borrow_enabled(self) -> bool:
+        """Whether it may be borrowed."""
+        return self.written[1] == _TRUE
+
+    @property
+    def borrowed(self) -> Decimal:
+        """What was borrowed, without interest."""
+        return Decimal(self.written[2])
+
+    @property
+    def free(self) -> Decimal:
+        """What is not locked in orders."""
+        return Decimal(self.written[3])
+
+    @property
+    def interest(self) -> Decimal:
+        """Accrued interest, owed in addition to `borrowed`."""
+        return Decimal(self.written[4])
+
+    @property
+    def locked(self) -> Decimal:
+        """What is locked in orders."""
+        return Decimal(self.written[5])
+
+    @property
+    def net_asset(self) -> Decimal:
+        """Total asset less borrowed and interest."""
+        return Decimal(self.written[6])
+
+    @property
+    def net_asset_of_btc(self) -> Decimal:
+        """`net_asset` valued in BTC."""
+        return Decimal(self.written[7])
+
+    @property
+    def repay_enabled(self) -> bool:
+        """Whether it may be repaid."""
+        return self.written[8] == _TRUE
 
 
-class PairAccount(_Record):
-    """One pair's isolated margin account: a row of the answer."""
-
-    symbol: StrictStr
-    isolated_created: StrictBool
-    """False on the placeholder row that a pair without an account answers with."""
-    enabled: Annotated[StrictBool | None, BeforeValidator(_not_null)] = None
-    """Whether the account is active. Older answers do not have it: None then, and null is refused."""
-    trade_enabled: StrictBool
-    margin_level: Amount
-    """Total assets over total debt. Without debt it says nothing: 999 and 0 are both on record."""
-    margin_level_status: Annotated[StrictStr, AfterValidator(_status)]
-    margin_ratio: Amount
-    """The maximum leverage of the tier that the account is in. Not a risk ratio."""
-    index_price: Amount
-    """Quote currency per unit of base currency."""
-    liquidate_price: Amount
-    """The index price at which the account is liquidated; 0 without debt."""
-    liquidate_rate: SignedDecimal
-    """The move to the liquidation price, in percent of the index price; negative for a long."""
+class _PairFields(NamedTuple):
+    symbol: str
     base_asset: Asset
     quote_asset: Asset
+    holdings: Holdings
+    """What the account owns and owes."""
+    margin_level: Decimal
+    """Total assets over total debt. Without debt it says nothing: 999 and 0 are both on record."""
+    margin_level_status: MarginLevelStatus | str
+    """A status that Binance does not document is kept as it came."""
+    index_price: Decimal
+    """Quote currency per unit of base currency."""
+    liquidate_price: Decimal
+    """The index price at which the account is liquidated; 0 without debt."""
+    margin_ratio: Decimal
+    """The maximum leverage of the tier that the account is in. Not a risk ratio."""
+    trade_enabled: bool
+    written: tuple[str | None, ...]
+    """The fields beside its assets as the endpoint writes them, in that order, the last one `enabled`."""
 
-    @cached_property
-    def holdings(self) -> Holdings:
-        """What the account owns and owes."""
-        base, quote = self.base_asset, self.quote_asset
-        return Holdings(base.total_asset, quote.total_asset, base.debt, quote.debt)
+
+class PairAccount(_PairFields):
+    """One pair's isolated margin account: a row of the answer."""
+
+    @property
+    def isolated_created(self) -> bool:
+        """False on the placeholder row that a pair without an account answers with."""
+        return self.written[1] == _TRUE
+
+    @property
+    def liquidate_rate(self) -> Decimal:
+        """The move to the liquidation price, in percent of the index price; negative for a long."""
+        return Decimal(str(self.written[7]))
+
+    @property
+    def enabled(self) -> bool | None:
+        """Whether the account is active. Older answers do not have it: None then, and null is refused."""
+        return None if self.written[-1] is None else self.written[-1] == _TRUE
 
     @property
     def has_debt(self) -> bool:
@@ -152,12 +255,17 @@ class PairAccount(_Record):
 
         Whatever its margin level says. A row that owes something is an account.
         """
-        return not self.has_debt and (not self.isolated_created or self.enabled is False)
+        return (not self.isolated_created or self.enabled is False) and not self.has_debt
 
     @property
     def status_is_known(self) -> bool:
         """Whether the status is one that Binance documents."""
         return isinstance(self.margin_level_status, MarginLevelStatus)
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What others have worked out from this account, for as long as it lives."""
+        return self.__dict__
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +298,7 @@ class AccountsAnswer:
     """The address's used weight of this minute, as the exchange counts it."""
 
 
+@exact
 def parse_answer(payload: object, used_weight: int | None = None) -> AccountsAnswer:
     """Read the decoded JSON of one answer.
 
@@ -203,46 +312,20 @@ def parse_answer(payload: object, used_weight: int | None = None) -> AccountsAns
     rows = payload.get("assets")
     if not isinstance(rows, list):
         raise AnswerError("the account answer has no list of accounts")
-    return AccountsAnswer(
-        rows=_parse_rows(rows),
-        total_asset_of_btc=_total(payload, "totalAssetOfBtc"),
-        total_liability_of_btc=_total(payload, "totalLiabilityOfBtc"),
-        total_net_asset_of_btc=_total(payload, "totalNetAssetOfBtc"),
-        used_weight=used_weight,
-    )
+    return answer_of(map(_parse_row, rows), [_total(payload, name) for name in _TOTALS], used_weight)
 
 
-def _parse_rows(rows: list[Any]) -> Mapping[str, PairAccount | Unreadable]:
-    parsed: dict[str, PairAccount | Unreadable] = {}
-    for row in rows:
-        symbol = row.get("symbol") if isinstance(row, Mapping) else None
-        if not isinstance(symbol, str) or not symbol:
-            raise AnswerError("the account answer has a row without a symbol")
-        parsed[symbol] = _parse_row(row) if symbol not in parsed else Unreadable("its row came twice")
-    return MappingProxyType(parsed)
-
-
-def _parse_row(row: Mapping[str, Any]) -> PairAccount | Unreadable:
-    try:
-        account = PairAccount.model_validate(row)
-        if account.symbol != account.base_asset.asset + account.quote_asset.asset:
-            return Unreadable("its assets are not those of its symbol")
-        wrong = _does_not_add_up(account.base_asset) or _does_not_add_up(account.quote_asset)
-        return Unreadable(f"its figures contradict each other ({wrong})") if wrong else account
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        return Unreadable(f"its row is not as documented ({name}: {first['msg']})")
-
-
-@exact
-def _does_not_add_up(asset: Asset) -> str | None:
-    """Say which sum is wrong. Source: recorded; totalAsset = free + locked, netAsset = totalAsset - debt."""
-    if asset.total_asset != asset.free + asset.locked:
-        return f"totalAsset of {asset.asset[:20]} is not free + locked"
-    if asset.net_asset != asset.total_asset - asset.debt:
-        return f"netAsset of {asset.asset[:20]} is not totalAsset - borrowed - interest"
-    return None
+def answer_of(
+    rows: Iterable[tuple[str, PairAccount | Unreadable]],
+    totals: Iterable[Decimal | None],
+    used_weight: int | None = None,
+) -> AccountsAnswer:
+    """Put an answer together, of rows by their symbols, of which each may come once, and the three totals."""
+    by_symbol: dict[str, PairAccount | Unreadable] = {}
+    for symbol, row in rows:
+        by_symbol[symbol] = row if symbol not in by_symbol else Unreadable("its row came twice")
+    asset, liability, net = totals
+    return AccountsAnswer(MappingProxyType(by_symbol), asset, liability, net, used_weight)
 
 
 def _total(payload: Mapping[str, Any], name: str) -> Decimal | None:
@@ -252,3 +335,97 @@ def _total(payload: Mapping[str, Any], name: str) -> Decimal | None:
         return plain_decimal(payload[name])
     except ValueError as error:
         raise AnswerError(f"{name} of the account answer is {error}") from None
+
+
+def _parse_row(row: object) -> tuple[str, PairAccount | Unreadable]:
+    symbol = row.get("symbol") if isinstance(row, Mapping) else None
+    if not isinstance(row, Mapping) or not isinstance(symbol, str) or not symbol:
+        raise AnswerError("the account answer has a row without a symbol")
+    try:
+        written = (
+            *_asset_texts(row, "baseAsset"),
+            *_asset_texts(row, "quoteAsset"),
+            *_texts(_ROW, row),
+            *(_texts(_ENABLED, row) if "enabled" in row else (None,)),
+        )
+    except _UndocumentedError as error:
+        return symbol, Unreadable(f"its row is not as documented ({error})")
+    return read_written(written)
+
+
+def _texts(fields: Mapping[str, _Kind], raw: Mapping[str, Any], where: str = "") -> list[str]:
+    """Return how the endpoint writes the `fields` of a decoded object."""
+    texts: list[str] = []
+    name = ""
+    try:
+        for name, kind in fields.items():
+            texts.append(kind.text(raw[name]))
+    except KeyError:
+        raise _UndocumentedError(f"{where}{name}: Field required") from None
+    except ValueError as error:
+        raise _UndocumentedError(f"{where}{name}: {error}") from None
+    return texts
+
+
+def _asset_texts(row: Mapping[str, Any], side: str) -> list[str]:
+    if side not in row:
+        raise _UndocumentedError(f"{side}: Field required")
+    if not isinstance(row[side], Mapping):
+        raise _UndocumentedError(f"{side}: Input should be a valid dictionary")
+    return _texts(_ASSET, row[side], f"{side}.")
+
+
+def read_written(
+    written: tuple[Any, ...], known: PairAccount | Unreadable | None = None
+) -> tuple[str, PairAccount | Unreadable]:
+    """Return the symbol and the account of a row, given what the groups of `WRITTEN_ROW` are in it.
+
+    `known` is what was read of it before: amounts that have not changed are not added up again. To be called
+    in a context that is `exact`.
+    """
+    before = known if isinstance(known, PairAccount) else None
+    fields = written[2 * _WIDTH :]
+    symbol, _, level, status, ratio, index_price, liquidate_price, _, trade_enabled, _ = fields
+    try:
+        base = _asset(written[:_WIDTH], before and before.base_asset)
+        quote = _asset(written[_WIDTH : 2 * _WIDTH], before and before.quote_asset)
+    except _ContradictionError as error:
+        return symbol, Unreadable(f"its figures contradict each other ({error})")
+    if symbol != base.asset + quote.asset:
+        return symbol, Unreadable("its assets are not those of its symbol")
+    return symbol, PairAccount(
+        symbol,
+        base,
+        quote,
+        Holdings(base.total_asset, quote.total_asset, base.debt, quote.debt),
+        Decimal(level),
+        _STATUSES.get(status, status),
+        Decimal(index_price),
+        Decimal(liquidate_price),
+        Decimal(ratio),
+        trade_enabled == _TRUE,
+        fields,
+    )
+
+
+# All that is in the sums of an asset.
+_amounts = itemgetter(2, 3, 4, 5, 6, 9)
+
+
+def _asset(written: tuple[str, ...], known: Asset | None) -> Asset:
+    """Build an asset whose sums are right.
+
+    Source: recorded; totalAsset = free + locked, netAsset = totalAsset - borrowed - interest.
+    """
+    if known and _amounts(written) == _amounts(known.written):
+        return Asset(written, known.total_asset, known.debt)
+    asset, _, borrowed, free, interest, locked, net, _, _, total = written
+    total_asset, debt = Decimal(total), ZERO
+    # Most accounts have nothing locked, and owe one asset only: then there is nothing to add up.
+    if (free != total or locked not in _ZEROS) and total_asset != Decimal(free) + Decimal(locked):
+        raise _ContradictionError(f"totalAsset of {asset[:20]} is not free + locked")
+    if borrowed not in _ZEROS or interest not in _ZEROS:
+        debt = Decimal(borrowed) + Decimal(interest)
+    if (net != total or debt) and Decimal(net) != total_asset - debt:
+        raise _ContradictionError(f"netAsset of {asset[:20]} is not totalAsset - borrowed - interest")
+    return Asset(written, total_asset, debt)

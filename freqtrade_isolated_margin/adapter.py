@@ -18,11 +18,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import ccxt
 
 from .account import AccountsAnswer, Unreadable, parse_answer, plain_decimal
+from .answers import AnswerReader
 from .credentials import Credentials
 from .errors import AnswerError, CredentialsError, IsolatedMarginError, UnavailableError
 from .margin import Tier, believable_ratio
@@ -86,13 +88,22 @@ class _Response(NamedTuple):
 
 
 class _Client(ccxt.binance):  # type: ignore[misc]
-    """ccxt's client, which also keeps the newest response, whatever ccxt makes of it."""
+    """ccxt's client, which also keeps the newest response, whatever ccxt makes of it.
+
+    An answer with accounts that is written as Binance writes them is read here, and ccxt need not decode it.
+    """
 
     response: _Response | None = None
+    answer: AccountsAnswer | None = None
+    """What the newest response says of the accounts; None where it is not written so."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self._reader = AnswerReader()
 
     def fetch(self, *request: Any, **options: Any) -> object:  # noqa: ANN401 - as ccxt has it
         """Forget the response before: one call may be several requests, and the last may go unanswered."""
-        self.response = None
+        self.response = self.answer = None
         return super().fetch(*request, **options)
 
     def on_rest_response(self, *answer: Any) -> object:  # noqa: ANN401 - as ccxt has it
@@ -100,6 +111,11 @@ class _Client(ccxt.binance):  # type: ignore[misc]
         status, _reason, _url, _method, headers, body, *_request = answer
         self.response = _Response(status, headers, body)
         return super().on_rest_response(*answer)
+
+    def parse_json(self, http_response: str) -> object:
+        """Read the accounts; what has none is decoded as ever (called by ccxt for each body)."""
+        self.answer = self._reader.read(http_response)
+        return super().parse_json(http_response) if self.answer is None else None
 
 
 class Restrictions(NamedTuple):
@@ -211,6 +227,8 @@ class IsolatedMarginAdapter:
 
     def _fetch(self, params: dict[str, str]) -> AccountsAnswer:
         payload = self._signed("sapi_get_margin_isolated_account", params, _ACCOUNT_WEIGHT)
+        if self._client.answer is not None:
+            return replace(self._client.answer, used_weight=self.used_weight)
         answer = parse_answer(payload, self.used_weight)
         if self._client.response:
             _check_unambiguous(self._client.response.body)
@@ -293,7 +311,7 @@ class IsolatedMarginAdapter:
         return self._request(call, params)
 
     def _request(self, call: Callable[..., object], *arguments: object) -> object:
-        self._client.response = None
+        self._client.response = self._client.answer = None
         problem: IsolatedMarginError | None = None
         result: object = None
         self.asking_since = time.monotonic()

@@ -14,7 +14,16 @@ Sources, named where they are used:
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import ROUND_DOWN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
+from decimal import (
+    ROUND_DOWN,
+    Context,
+    Decimal,
+    DivisionByZero,
+    InvalidOperation,
+    Overflow,
+    getcontext,
+    setcontext,
+)
 from enum import StrEnum
 from functools import wraps
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -35,12 +44,19 @@ PLACE = Decimal("1e-8")
 
 
 def exact(function: Callable[P, T]) -> Callable[P, T]:
-    """Run `function` in a decimal context of its own, whatever the caller has set in this thread."""
+    """Run `function` in the context of this module, whatever the caller has set in this thread."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        with localcontext(_CONTEXT):
+        callers = getcontext()
+        if callers is _CONTEXT:
             return function(*args, **kwargs)
+        # Not `localcontext`: it would copy the context at each of many calls.
+        setcontext(_CONTEXT)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            setcontext(callers)
 
     return run
 
@@ -86,10 +102,13 @@ def margin_level(holdings: Holdings, price: Decimal) -> Decimal:
     Source: FAQ, margin level = total asset value / (total borrowed + total accrued interest); it
     reproduces the recorded FETUSDT row.
     """
-    debt = holdings.base_debt * price + holdings.quote_debt
-    if debt == 0:
-        return INFINITY
-    return (holdings.base * price + holdings.quote) / debt
+    return _level(holdings, price)
+
+
+def _level(holdings: Holdings, price: Decimal) -> Decimal:
+    base, quote, base_debt, quote_debt = holdings
+    debt = base_debt * price + quote_debt
+    return (base * price + quote) / debt if debt else INFINITY
 
 
 @exact
@@ -102,10 +121,13 @@ def liquidation_price(holdings: Holdings, ratio: Decimal) -> Decimal | None:
     Source: derived from the margin level (FAQ); with ratio 1.1575 it gives the recorded FETUSDT
     ``liquidatePrice`` to all its eight places.
     """
-    slope = holdings.base - ratio * holdings.base_debt
-    if slope == 0:
-        return None
-    price = (ratio * holdings.quote_debt - holdings.quote) / slope
+    return _liquidation_price(holdings, ratio)
+
+
+def _liquidation_price(holdings: Holdings, ratio: Decimal) -> Decimal | None:
+    base, quote, base_debt, quote_debt = holdings
+    slope = base - ratio * base_debt
+    price = (ratio * quote_debt - quote) / slope if slope else ZERO
     return price if price > 0 else None
 
 
@@ -119,17 +141,19 @@ def distance(price: Decimal, index_price: Decimal) -> Decimal:
 
 
 @exact
-def liquidation_distance(holdings: Holdings, ratio: Decimal, index_price: Decimal) -> Decimal:
+def liquidation_distance(
+    holdings: Holdings, ratio: Decimal, index_price: Decimal, level: Decimal | None = None
+) -> Decimal:
     """The move of the index price that liquidates, as a fraction of it; infinite where no price does.
 
-    0 where the level at the index price is at or below `ratio`: the account is being liquidated now,
-    and the price formula must not be asked (it can point far away, or below zero).
+    0 where the level at the index price, which may be given, is at or below `ratio`: the account is being
+    liquidated now, and the price formula must not be asked (it can point far away, or below zero).
     Source: as `liquidation_price`.
     """
-    if margin_level(holdings, index_price) <= ratio:
+    if (_level(holdings, index_price) if level is None else level) <= ratio:
         return ZERO
-    price = liquidation_price(holdings, ratio)
-    return INFINITY if price is None else distance(price, index_price)
+    price = _liquidation_price(holdings, ratio)
+    return INFINITY if price is None else abs(price - index_price) / index_price
 
 
 # Liquidation ratios by the maximum leverage of a tier, as `marginRatio` prints it. Source: FAQ, the
@@ -236,9 +260,10 @@ def implied_ratio_range(holdings: Holdings, liquidate_price: Decimal) -> tuple[D
     For a pair that costs a few units of the eighth place, or an account that owes dust, the two are far
     apart. Source: as `implied_liquidation_ratio`; prices are reported with at most eight places (recorded).
     """
-    ends = (max(liquidate_price - PLACE, ZERO), liquidate_price + PLACE)
-    levels = [margin_level(holdings, price) for price in ends]
-    return min(levels), max(levels)
+    # The level moves one way with the price.
+    below = _level(holdings, max(liquidate_price - PLACE, ZERO))
+    above = _level(holdings, liquidate_price + PLACE)
+    return (below, above) if below < above else (above, below)
 
 
 @exact

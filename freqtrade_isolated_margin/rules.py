@@ -6,12 +6,14 @@ position increase, a lock, the protection or the status table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal, localcontext
 from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple
+from functools import lru_cache
+from operator import attrgetter
+from typing import Annotated, Literal, NamedTuple, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -173,9 +175,12 @@ class Reading:
     trouble: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EntryDecision:
-    """What one pair's account allows an entry on one side to be, and why."""
+    """What one pair's account allows an entry on one side to be, and why.
+
+    `decide` leaves the reasons to be put into words when they are first read: most never are.
+    """
 
     pair: str
     side: Side
@@ -206,9 +211,48 @@ class EntryDecision:
 
 
 class _Limit(NamedTuple):
+    """One of the things that limit an entry."""
+
     rule: Rule
     factor: Decimal
     why: str
+
+
+class _FigureLimit(NamedTuple):
+    """A figure between two limits."""
+
+    rule: Rule
+    factor: Decimal
+    figure: Decimal
+    band: Band
+
+    @property
+    def why(self) -> str:
+        """The figure and its limits, in words."""
+        name, text = _FIGURES[self.rule]
+        shown, low, high = (
+            text(value) for value in (self.figure, self.band.block_below, self.band.full_above)
+        )
+        if self.figure <= self.band.block_below:
+            return f"{name} {shown} ≤ {low} (block_below)"
+        if self.figure >= self.band.full_above:
+            return f"{name} {shown} ≥ {high} (full_above)"
+        return f"{name} {shown} between {low} (block_below) and {high} (full_above)"
+
+
+_AnyLimit = _Limit | _FigureLimit
+
+
+class _InWords:
+    """`EntryDecision.reasons` of a decision that has its limits instead."""
+
+    def __get__(self, decision: EntryDecision, _owner: type) -> tuple[str, ...]:
+        known = vars(decision)
+        known["reasons"] = reasons = _reasons(known["outcome"], known["limits"])
+        return reasons
+
+
+EntryDecision.reasons = _InWords()  # type: ignore[assignment]
 
 
 def plain(value: Decimal, places: int) -> str:
@@ -222,7 +266,16 @@ def _percent(fraction: Decimal) -> str:
     return "none" if fraction == INFINITY else f"{plain(fraction * 100, 2)} %"
 
 
-@exact
+def _level_text(level: Decimal) -> str:
+    return plain(level, 4)
+
+
+_FIGURES: dict[Rule, tuple[str, Callable[[Decimal], str]]] = {
+    Rule.LEVEL: ("margin level", _level_text),
+    Rule.DISTANCE: ("liquidation distance", _percent),
+}
+
+
 def decide(
     pair: str,
     side: Side,
@@ -237,117 +290,141 @@ def decide(
     contradicting itself. `leverage` is that of the entry, for borrowed funding. Never raises on any record
     that `parse_answer` returns.
     """
-    unfit = _unfit(reading, max_age_seconds)
-    if unfit:
-        return _verdict(pair, side, reading, max_age_seconds, [unfit])
     row = reading.row
-    if isinstance(row, Absent):
-        return _verdict(pair, side, reading, max_age_seconds, [_absent(row.why, rules)])
-    if not isinstance(row, PairAccount):
-        return _verdict(pair, side, reading, max_age_seconds, [_unjudged(row)])
-    if row.is_absent:
-        why = "no isolated margin account" if not row.isolated_created else "its account is disabled"
-        return _verdict(pair, side, reading, max_age_seconds, [_absent(why, rules)])
-    return _active(pair, side, reading, row, rules, max_age_seconds, leverage)
+    unfit = _unfit(reading, max_age_seconds)
+    if unfit is None and isinstance(row, PairAccount) and not row.is_absent:
+        judgement = _judge(row, side, reading.tier_ratios, rules, leverage)
+    else:
+        judgement = _judgement([unfit or _without_account(row, rules)])
+    holds_until = reading.read_at + _duration(max_age_seconds) if reading.read_at else None
+    decision = object.__new__(EntryDecision)
+    vars(decision).update(judgement, pair=pair, side=side, holds_until=holds_until)
+    return decision
+
+
+@lru_cache(maxsize=16)
+def _duration(seconds: float) -> timedelta:
+    return timedelta(seconds=seconds)
 
 
 def _unfit(reading: Reading, max_age_seconds: float) -> _Limit | None:
-    trouble = f" ({reading.trouble})" if reading.trouble else ""
     # Written so that an age that is no number blocks. Asked before the row: what was never read has age 0.
-    if not 0 <= reading.age_seconds <= max_age_seconds:
-        age = f"{reading.age_seconds:.0f} s"
-        why = f"the account is {age} old, the limit (max_age_seconds) is {max_age_seconds:g} s{trouble}"
-        return _Limit(Rule.MAX_AGE, ZERO, why)
-    if reading.row is None:
+    if 0 <= reading.age_seconds <= max_age_seconds and reading.row is not None:
+        return None
+    trouble = f" ({reading.trouble})" if reading.trouble else ""
+    if 0 <= reading.age_seconds <= max_age_seconds:
         return _Limit(Rule.NOT_READ, ZERO, f"the account has not been read yet{trouble}")
-    return None
+    age = f"{reading.age_seconds:.0f} s"
+    why = f"the account is {age} old, the limit (max_age_seconds) is {max_age_seconds:g} s{trouble}"
+    return _Limit(Rule.MAX_AGE, ZERO, why)
 
 
-def _unjudged(row: Row | None) -> _Limit:
-    why = row.why if isinstance(row, Unreadable) else "nothing is known of it"
-    return _Limit(Rule.UNREADABLE, ZERO, f"the account is unreadable: {why}")
-
-
-def _absent(why: str, rules: Rules) -> _Limit:
+def _without_account(row: Row | None, rules: Rules) -> _Limit:
+    if isinstance(row, PairAccount):
+        why = "no isolated margin account" if not row.isolated_created else "its account is disabled"
+    elif isinstance(row, Absent):
+        why = row.why
+    else:
+        why = row.why if isinstance(row, Unreadable) else "nothing is known of it"
+        return _Limit(Rule.UNREADABLE, ZERO, f"the account is unreadable: {why}")
     if rules.entry_funding == "borrowed":
         return _Limit(Rule.WITHOUT_ACCOUNT, ZERO, f"{why}, and entry_funding is borrowed")
     factor = ONE if rules.without_account == "allow" else ZERO
     return _Limit(Rule.WITHOUT_ACCOUNT, factor, f"{why} (without_account: {rules.without_account})")
 
 
-def _verdict(
-    pair: str,
-    side: Side,
-    reading: Reading,
-    max_age_seconds: float,
-    limits: list[_Limit],
-    max_stake: Decimal | None = None,
-    risk: _Risk | None = None,
-) -> EntryDecision:
+class _Judgement(TypedDict):
+    """What is in a decision, but for whose it is and how long it holds; its reasons are still limits."""
+
+    outcome: Outcome
+    factor: Decimal
+    rule: Rule
+    limits: list[_AnyLimit]
+    max_stake: Decimal | None
+    margin_level: Decimal | None
+    liquidation_distance: Decimal | None
+
+
+def _judgement(
+    limits: list[_AnyLimit], max_stake: Decimal | None = None, risk: _Risk | None = None
+) -> _Judgement:
     # The order of the limits is the order of their weight, so the first of the least ones is the rule.
-    least = min(limits, key=lambda limit: limit.factor)
-    factor = round_down(least.factor) or ZERO if least.factor < 1 else ONE
-    outcome = Outcome.BLOCK if factor == 0 else Outcome.ALLOW if factor == 1 else Outcome.SHRINK
-    if outcome is Outcome.SHRINK:
-        telling = sorted((limit for limit in limits if limit.factor < 1), key=lambda limit: limit.factor)
-    else:
-        telling = [limit for limit in limits if limit.factor == least.factor]
-    return EntryDecision(
-        pair=pair,
-        side=side,
-        outcome=outcome,
-        factor=factor,
-        reasons=tuple(limit.why for limit in telling if limit.why),
-        rule=least.rule,
-        max_stake=max_stake,
-        margin_level=risk.level if risk else None,
-        liquidation_distance=risk.distance if risk and risk.distance.is_finite() else None,
-        holds_until=reading.read_at + timedelta(seconds=max_age_seconds) if reading.read_at else None,
-    )
+    least = min(limits, key=_factor)
+    factor = ONE if least.factor >= 1 else round_down(least.factor) or ZERO
+    return {
+        "outcome": Outcome.BLOCK if factor == 0 else Outcome.ALLOW if factor == 1 else Outcome.SHRINK,
+        "factor": factor,
+        "rule": least.rule,
+        "limits": limits,
+        "max_stake": max_stake,
+        "margin_level": risk.level if risk else None,
+        "liquidation_distance": risk.distance if risk and risk.distance.is_finite() else None,
+    }
 
 
-def _active(
-    pair: str,
-    side: Side,
-    reading: Reading,
-    account: PairAccount,
-    rules: Rules,
-    max_age_seconds: float,
-    leverage: Decimal,
-) -> EntryDecision:
-    limits = list(_standing(account, rules))
-    risk = _assess(account, reading.tier_ratios, rules.level_tolerance)
-    limits += _risk_limits(risk, rules)
+_factor = attrgetter("factor")
+
+
+@exact
+def _reasons(outcome: Outcome, limits: list[_AnyLimit]) -> tuple[str, ...]:
+    """Put into words what tells: everything that shrinks an entry, or else what is as low as the least."""
+    telling = sorted((limit for limit in limits if limit.factor < 1), key=_factor)
+    if outcome is not Outcome.SHRINK:
+        lowest = min(limits, key=_factor).factor
+        telling = [limit for limit in limits if limit.factor == lowest]
+    return tuple(limit.why for limit in telling if limit.why)
+
+
+def _judge(
+    account: PairAccount, side: Side, tiers: TierRatios | None, rules: Rules, leverage: Decimal
+) -> _Judgement:
+    """Judge an active account, or remember how it was judged: the next reads mostly find it unchanged."""
+    asked = (tiers, rules, leverage)
+    known: tuple[object, _Judgement] = account.memory.get(side, (None, None))
+    if known[0] == asked:
+        return known[1]
+    judgement = _judge_anew(account, side, tiers, rules, leverage)
+    account.memory[side] = (asked, judgement)
+    return judgement
+
+
+@exact
+def _judge_anew(
+    account: PairAccount, side: Side, tiers: TierRatios | None, rules: Rules, leverage: Decimal
+) -> _Judgement:
+    risk = _assess(account, tiers, rules.level_tolerance)
+    limits = _standing(account, rules) + _risk_limits(risk, rules)
     max_stake = None
     if rules.entry_funding == "borrowed":
         max_stake = _max_stake(account.holdings, side, account.index_price, risk, rules, leverage)
-        if max_stake == 0:
-            why = (
-                "no borrowed entry keeps the account above margin_level and liquidation_distance block_below"
-            )
-            limits.append(_Limit(Rule.FUNDING, ZERO, why))
-        else:
-            limits.append(
-                _Limit(Rule.FUNDING, ONE, f"a borrowed stake up to {plain(max_stake, 8)} keeps the limits")
-            )
-    return _verdict(
-        pair, side, reading, max_age_seconds, limits, max_stake, risk if account.has_debt else None
-    )
+        limits.append(_funding(max_stake))
+    return _judgement(limits, max_stake, risk if risk.has_debt else None)
+
+
+def _funding(max_stake: Decimal) -> _Limit:
+    if max_stake == 0:
+        why = "no borrowed entry keeps the account above margin_level and liquidation_distance block_below"
+        return _Limit(Rule.FUNDING, ZERO, why)
+    return _Limit(Rule.FUNDING, ONE, f"a borrowed stake up to {plain(max_stake, 8)} keeps the limits")
 
 
 # What Binance prints instead of a margin level without debt (recorded), and maybe above it.
 _NO_LEVEL = Decimal(999)
 
 
-def _standing(account: PairAccount, rules: Rules) -> Iterator[_Limit]:
-    """Yield the limits that count with and without debt: what Binance says of the account in words."""
+def _standing(account: PairAccount, rules: Rules) -> list[_AnyLimit]:
+    """Return the limits that count with and without debt: what Binance says of the account in words."""
+    limits: list[_AnyLimit] = []
     status = account.margin_level_status
     if not account.status_is_known:
-        yield _Limit(Rule.STATUS, ZERO, f"its status {status[:40]!r} is not one that Binance documents")
+        why = f"its status {status[:40]!r} is not one that Binance documents"
+        limits.append(_Limit(Rule.STATUS, ZERO, why))
     elif status in rules.block_statuses:
-        yield _Limit(Rule.STATUS, ZERO, f"its status is {status} (block_statuses)")
+        limits.append(_Limit(Rule.STATUS, ZERO, f"its status is {status} (block_statuses)"))
     if not account.trade_enabled:
-        yield _Limit(Rule.TRADE_ENABLED, ZERO, "trading is disabled in its account (tradeEnabled false)")
+        why = "trading is disabled in its account (tradeEnabled false)"
+        limits.append(_Limit(Rule.TRADE_ENABLED, ZERO, why))
+    return limits
 
 
 class _Risk(NamedTuple):
@@ -363,17 +440,17 @@ class _Risk(NamedTuple):
 
 def _assess(account: PairAccount, tiers: TierRatios | None, tolerance: Decimal) -> _Risk:
     holdings, index = account.holdings, account.index_price
-    published = published_liquidation_ratio(account.margin_ratio)
-    ratio, highest = tiers or TierRatios(published, published)
+    has_debt = holdings.has_debt
+    ratio, highest = tiers or (published_liquidation_ratio(account.margin_ratio),) * 2
     if index == 0:
-        return _Risk(ZERO, ZERO, highest, "its index price is 0", account.has_debt)
-    if not account.has_debt:
+        return _Risk(ZERO, ZERO, highest, "its index price is 0", has_debt)
+    if not has_debt:
         return _Risk(INFINITY, INFINITY, highest, has_debt=False)
     recomputed = margin_level(holdings, index)
-    room = liquidation_distance(holdings, ratio, index)
+    room = liquidation_distance(holdings, ratio, index, recomputed)
     level = min(recomputed, account.margin_level)
     apart = _apart(account.margin_level, recomputed, tolerance)
-    if apart or room == 0:
+    if apart or not room:
         return _Risk(level, room, highest, apart)
     reported = account.liquidate_price
     if reported == 0:
@@ -383,10 +460,10 @@ def _assess(account: PairAccount, tiers: TierRatios | None, tolerance: Decimal) 
         return _Risk(level, room, highest, missing)
     low, high = implied_ratio_range(holdings, reported)
     return _Risk(
-        level=level,
-        distance=min(room, distance(reported, index)),
-        ratio=max(highest, min(high, HIGHEST_BELIEVABLE_RATIO)),
-        contradiction=_disbelief(reported, low, high, recomputed),
+        level,
+        min(room, distance(reported, index)),
+        max(highest, min(high, HIGHEST_BELIEVABLE_RATIO)),
+        _disbelief(reported, low, high, recomputed),
     )
 
 
@@ -412,34 +489,19 @@ def _disbelief(reported: Decimal, low: Decimal, high: Decimal, level: Decimal) -
     return None
 
 
-def _risk_limits(risk: _Risk, rules: Rules) -> Iterator[_Limit]:
-    if risk.contradiction:
-        yield _Limit(Rule.CONTRADICTION, ZERO, f"the account contradicts itself: {risk.contradiction}")
+def _risk_limits(risk: _Risk, rules: Rules) -> list[_AnyLimit]:
     if not risk.has_debt:
-        yield _Limit(Rule.NO_DEBT, ONE, "no debt")
-        return
-    level, room = rules.margin_level, rules.liquidation_distance
-    yield _Limit(
-        Rule.LEVEL, level.factor(risk.level), _within("margin level", risk.level, level, _level_text)
-    )
-    yield _Limit(
-        Rule.DISTANCE,
-        room.factor(risk.distance),
-        _within("liquidation distance", risk.distance, room, _percent),
-    )
-
-
-def _level_text(level: Decimal) -> str:
-    return plain(level, 4)
-
-
-def _within(name: str, figure: Decimal, band: Band, text: Callable[[Decimal], str]) -> str:
-    shown, low, high = text(figure), text(band.block_below), text(band.full_above)
-    if figure <= band.block_below:
-        return f"{name} {shown} ≤ {low} (block_below)"
-    if figure >= band.full_above:
-        return f"{name} {shown} ≥ {high} (full_above)"
-    return f"{name} {shown} between {low} (block_below) and {high} (full_above)"
+        limits: list[_AnyLimit] = [_Limit(Rule.NO_DEBT, ONE, "no debt")]
+    else:
+        level, room = rules.margin_level, rules.liquidation_distance
+        limits = [
+            _FigureLimit(Rule.LEVEL, level.factor(risk.level), risk.level, level),
+            _FigureLimit(Rule.DISTANCE, room.factor(risk.distance), risk.distance, room),
+        ]
+    if risk.contradiction:
+        why = f"the account contradicts itself: {risk.contradiction}"
+        limits.insert(0, _Limit(Rule.CONTRADICTION, ZERO, why))
+    return limits
 
 
 # Keeps the eight places of a sum within the precision of the context, whatever an account says.

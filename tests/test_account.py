@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from builders import Row, account, answer, long_row, parsed, placeholder, recorded, row
-from pydantic import ValidationError
 
 from freqtrade_isolated_margin.account import (
+    Asset,
     MarginLevelStatus,
     PairAccount,
     Unreadable,
@@ -40,6 +40,19 @@ REQUIRED = [
     "baseAsset",
     "quoteAsset",
     *(f"{side}.{name}" for side in ("baseAsset", "quoteAsset") for name in ("borrowEnabled", "repayEnabled")),
+]
+ASSET_FIELDS = [
+    "asset",
+    "borrow_enabled",
+    "repay_enabled",
+    *("free", "locked", "borrowed", "interest", "net_asset", "net_asset_of_btc", "total_asset"),
+]
+ROW_FIELDS = [
+    "symbol",
+    *("isolated_created", "enabled", "trade_enabled"),
+    *("margin_level", "margin_level_status", "margin_ratio"),
+    *("index_price", "liquidate_price", "liquidate_rate"),
+    *("base_asset", "quote_asset"),
 ]
 DELETE = object()
 
@@ -71,11 +84,18 @@ def assert_unreadable(built: Row, name: str) -> None:
 # ----- a good row
 
 
+def figures(record: PairAccount | Asset) -> dict[str, Any]:
+    """Return all of a record that Binance documents, by our names."""
+    names = ASSET_FIELDS if isinstance(record, Asset) else ROW_FIELDS
+    found = {name: getattr(record, name) for name in names}
+    return {name: figures(value) if isinstance(value, Asset) else value for name, value in found.items()}
+
+
 def test_every_documented_field_of_a_row_is_there() -> None:
     """The recorded long has all its fields, by their names and as decimals."""
     fet = parse_answer(recorded("fetusdt_long_2021")).rows["FETUSDT"]
     assert isinstance(fet, PairAccount)
-    assert fet.model_dump() == {
+    assert figures(fet) == {
         "symbol": "FETUSDT",
         "isolated_created": True,
         "enabled": None,
@@ -124,9 +144,9 @@ def test_every_recorded_row_is_readable(name: str) -> None:
 def test_a_record_is_frozen() -> None:
     """Nobody changes an account after it was read."""
     built = account(base_total=1)
-    with pytest.raises(ValidationError):
+    with pytest.raises(AttributeError):
         built.margin_level = D(999)  # type: ignore[misc]
-    with pytest.raises(ValidationError):
+    with pytest.raises(AttributeError):
         built.base_asset.free = D(999)  # type: ignore[misc]
 
 

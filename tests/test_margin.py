@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Context, Decimal, localcontext
+from decimal import Context, Decimal, DivisionByZero, getcontext, localcontext
 
 import pytest
 from builders import recorded
@@ -348,6 +348,16 @@ def test_amounts_are_cut_and_never_rounded_up() -> None:
 def test_the_next_lower_amount_is_not_below_0(amount: str, below: str) -> None:
     """One step is the last of eight places."""
     assert one_step_below(D(amount)) == D(below)
+
+
+def test_the_callers_context_is_as_it_was(fet: PairAccount) -> None:
+    """After a result and after an error, and whatever calls what."""
+    with localcontext(Context(prec=5)) as callers:
+        liquidation_distance(fet.holdings, D("1.1575"), fet.index_price)
+        assert getcontext() is callers
+        with pytest.raises(DivisionByZero):
+            distance(D(1), D(0))
+        assert getcontext() is callers
 
 
 def test_a_short_precision_of_the_caller_does_not_count(fet: PairAccount) -> None:

@@ -558,6 +558,28 @@ def test_a_decision_does_not_depend_on_the_callers_context() -> None:
         assert borrowed(built, tier_ratio=None) == usual
 
 
+def test_reasons_do_not_depend_on_the_context_in_which_they_are_read() -> None:
+    """They are put into words when somebody asks, in whatever thread."""
+    plainly, shortly = judged(long_row("1.2345")), judged(long_row("1.2345"))
+    with localcontext(Context(prec=2)):
+        assert shortly.reasons
+    assert shortly.reasons == plainly.reasons
+    assert str(shortly) == str(plainly)
+
+
+def test_an_unchanged_account_is_judged_once() -> None:
+    """The next reading has the same record, and only asks for how long it holds."""
+    record = parsed(long_row("1.4"))
+    assert isinstance(record, PairAccount)
+    first, other, later = (
+        decide("BTC/USDT", side, Reading(record, age, READ_AT), Rules(), 60.0)
+        for side, age in ((Side.LONG, 0.0), (Side.SHORT, 0.0), (Side.LONG, 59.0))
+    )
+    assert vars(later)["limits"] is vars(first)["limits"]
+    assert vars(other)["limits"] is not vars(first)["limits"]
+    assert later == first
+
+
 # ----- whatever comes in
 
 
