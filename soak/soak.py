@@ -43,6 +43,8 @@ from freqtrade_isolated_margin.rules import EntryDecision, Reading, decide
 from freqtrade_isolated_margin.settings import SECTION, Settings
 
 ACCOUNT_PATH = "/sapi/v1/margin/isolated/account"
+# In seconds; a bot needs some ten until it reads.
+LONGEST_START = 60.0
 STAKE = 20.0
 REFRESH, MAX_AGE = 1.0, 6.0
 # The kinds of accounts, by the outcome of a die with ten sides.
@@ -477,7 +479,7 @@ class Soak:
         self.rnd = random.Random(plan.seed)
         self.pairs = names(plan.pairs)
         self.wrong: list[str] = []
-        self.restarts: list[tuple[Bot, float, int]] = []
+        self.restarts: list[tuple[Bot, float]] = []
         self._seen: deque[Any] = deque(maxlen=1)
 
     def run(self) -> Result:
@@ -530,12 +532,14 @@ class Soak:
         moments = sorted(self.rnd.uniform(0.15, 0.6) * seconds for _ in range(self.plan.kills))
         told = 0.0
         while (passed := time.monotonic() - begun) < seconds:
-            weather.blow()
+            if not self._starting():
+                weather.blow()
             self._look(exchange)
             for bot in self.bots:
                 bot.measure()
             if moments and passed > moments[0]:
                 moments.pop(0)
+                weather.clear()
                 self._kill(self.rnd.choice(self.bots))
             if passed - told > 60:  # noqa: PLR2004 - once a minute
                 told = passed
@@ -545,8 +549,18 @@ class Soak:
     def _kill(self, bot: Bot) -> None:
         bot.kill()
         self.say(f"{bot.name} killed and started again")
-        self.restarts.append((bot, time.time(), len(bot.orders())))
+        self.restarts.append((bot, time.time()))
         bot.start()
+
+    def _starting(self) -> bool:
+        """Whether a bot was started again and has not read yet: freqtrade itself ends of a fault then."""
+        return any(
+            time.time() < when + LONGEST_START and not self._answers_since(bot, when)
+            for bot, when in self.restarts
+        )
+
+    def _answers_since(self, bot: Bot, when: float) -> list[Answer]:
+        return [answer for answer in self.witnesses[bot.key.key].answers if answer.served_at > when]
 
     def _look(self, exchange: LocalExchange) -> None:
         """Take in what was served since the last look; the journal keeps the last 100,000 requests only."""
@@ -625,9 +639,8 @@ class Soak:
     def _guarded(self) -> int:
         """Count the killed bots that read, and entered or refused by it, after their restart."""
         guarded = 0
-        for bot, when, _orders in self.restarts:
-            answers = [answer for answer in self.witnesses[bot.key.key].answers if answer.served_at > when]
-            if answers:
+        for bot, when in self.restarts:
+            if self._answers_since(bot, when):
                 guarded += 1
             else:
                 self.wrong.append(f"{bot.name}: has read nothing after it was started again")

@@ -137,7 +137,7 @@ def test_a_period_that_is_covered_in_part_says_how_far(exchange: LocalExchange, 
     write_history(tmp_path, level=lambda _: "3", end=HALF)
     status, output = backtest(tmp_path, exchange, config)
     assert status == 0, output[-3000:]
-    assert "history covers 49.9 % of the candles of BTC/USDT" in output
+    assert "history covers 49.9 % of the candles from 2026-01-01 00:05 to 2026-01-02 " in output
     assert max(datetime.fromisoformat(trade["open_date"]) for trade in trades(tmp_path)) <= HALF
 
 
