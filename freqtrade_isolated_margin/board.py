@@ -18,7 +18,8 @@ from rich.text import Text
 
 from .account import PairAccount
 from .rules import EntryDecision, Outcome, Reading, Rule, Rules, decide
-from .status import STYLES, kind_of
+from .sources import kind_of
+from .status import STYLES
 
 SECONDS_KEPT = 3600.0
 """How far back the margin levels go that are shown."""
@@ -199,7 +200,8 @@ class Levels:
     def values(self, pair: str, moments: Sequence[float]) -> list[float | None]:
         """Return the pair's level as it was known at each moment; None where it was not."""
         held = self._samples.get(pair, [])
-        longest = max(self._max_age, moments[-1] - moments[-2] if len(moments) > 1 else 0.0)
+        # As long as the grid is wide; only its last step may be shorter.
+        longest = max(self._max_age, moments[1] - moments[0] if len(moments) > 1 else 0.0)
         found: list[float | None] = []
         for moment in moments:
             place = bisect_right(held, moment, key=lambda sample: sample.at) - 1

@@ -5,21 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from .account import PairAccount
 from .adapter import IsolatedMarginAdapter, Restrictions
 from .configuration import has_dynamic_pairs, load_config, load_strategy, whitelist
 from .credentials import ENV_KEY, ENV_SECRET, Credentials
 from .errors import IsolatedMarginError, SettingsError
 from .guard import build_adapter, check_funding, credentials_of
 from .margin import Side
-from .monitor import Moment, Reader
+from .monitor import PATIENCE_SECONDS, Moment, Reader, Snapshot, within
 from .rules import EntryDecision, Rule, Rules, decide, plain
 from .settings import SECTION, Settings
+from .sources import Pairs, kind_of, reader_maker
 
 # A clock that is off by more is worth a word, although the guard corrects for it.
 _CLOCK_SECONDS = 1.0
@@ -88,16 +89,26 @@ class Checkup:
         settings = yield from _settings(config, self.arguments.strategy)
         if settings is None:
             return
+        if settings.source == "history":
+            yield from _followed(config, settings)
+            return
         credentials = yield from _credentials(config)
         if credentials is None:
             return
         adapter = build_adapter(credentials, settings, config)
         try:
-            yield from _exchange(adapter, settings, config, credentials)
+            yield from _in_time(_exchange(adapter, settings, config, credentials))
         except IsolatedMarginError as error:
             yield Finding("exchange", State.FAILURE, str(error), _what_to_do(error))
         finally:
             adapter.close()
+
+
+def _in_time(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield the findings as long as the exchange takes no longer for all of them than one waits for it."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while finding := within(end - time.monotonic(), lambda: next(findings, None)):
+        yield finding
 
 
 def _what_to_do(error: IsolatedMarginError) -> str:
@@ -185,15 +196,44 @@ def _exchange(
     pairs = None if has_dynamic_pairs(config) else whitelist(config, adapter.pairs().values())
     snapshot = Reader(adapter).read(pairs, borrowed=settings.borrows)
     enabled, allowed = adapter.fetch_account_limit()
-    with_account = [
-        pair for pair, row in snapshot.rows.items() if isinstance(row, PairAccount) and not row.is_absent
-    ]
-    yield _number_of_accounts(enabled, allowed, with_account)
+    yield _accounts(snapshot, f"{enabled} of {allowed} isolated margin accounts are used; ")
+    yield from _pairs(snapshot, settings)
+
+
+def _followed(config: dict[str, Any], settings: Settings) -> Iterator[Finding]:
+    """Yield what is to be said of a bot that judges by what another one stores: it needs no key."""
+    try:
+        reader = reader_maker(config, settings, Pairs(config))()
+        try:
+            snapshot = reader.read(borrowed=settings.borrows)
+        finally:
+            reader.close()
+    except IsolatedMarginError as error:
+        yield Finding("history", State.FAILURE, str(error), _START_THE_READER)
+        return
+    age, limit = snapshot.asked_at.age(Moment.now()), float(settings.max_age_seconds)
+    found = f"the newest account is {age:.0f} s old, the limit (max_age_seconds) is {limit:g} s"
+    if snapshot.trouble:
+        advice = "see the log of the bot that reads the exchange"
+        found = f"its reader has trouble: {snapshot.trouble}; {found}"
+        yield Finding("history", State.FAILURE, found, advice)
+    elif not 0 <= age <= limit:
+        yield Finding("history", State.FAILURE, found, _START_THE_READER)
+    else:
+        yield Finding("history", State.OK, found)
+    yield _accounts(snapshot)
+    yield from _pairs(snapshot, settings)
+
+
+_START_THE_READER = "start the bot that reads the exchange, with the same database, and see its log"
+
+
+def _pairs(snapshot: Snapshot, settings: Settings) -> Iterator[Finding]:
     for pair in sorted(snapshot.rows):
         reading = snapshot.reading(pair, Moment.now())
         rules = settings.rules_for(pair)
         decision = decide(pair, Side.LONG, reading, rules, float(settings.max_age_seconds))
-        yield _pair(pair, decision, rules, exists=pair in with_account)
+        yield _pair(pair, decision, rules, exists=kind_of(reading.row) == "active")
 
 
 def _clock(offset: float, round_trip: float, settings: Settings) -> Finding:
@@ -247,10 +287,10 @@ def _not_bound(_may: Restrictions) -> Finding:
     )
 
 
-def _number_of_accounts(enabled: int, allowed: int, with_account: list[str]) -> Finding:
-    pairs = f"{len(with_account)} of the bot's pairs have one"
-    found = f"{enabled} of {allowed} isolated margin accounts are used; {pairs}"
-    if not with_account:
+def _accounts(snapshot: Snapshot, used: str = "") -> Finding:
+    number = sum(kind_of(row) == "active" for row in snapshot.rows.values())
+    found = f"{used}{number} of the bot's pairs have one"
+    if not number:
         return Finding("accounts", State.WARNING, found, "without an account only without_account counts")
     return Finding("accounts", State.OK, found)
 

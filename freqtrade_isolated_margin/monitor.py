@@ -297,6 +297,10 @@ class Reader:
         return 0.0
 
 
+PATIENCE_SECONDS = 60.0
+"""How long a command waits for the exchange in all; each request has a shorter limit of its own."""
+
+
 def within(seconds: float, read: Callable[[], T]) -> T:
     """Return what `read` returns, or raise what it raises, unless it takes longer than `seconds`.
 
@@ -314,9 +318,9 @@ def within(seconds: float, read: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(max(seconds, 0))
     if not outcome:
-        raise UnavailableError(f"Binance cannot be reached: no whole answer within {seconds:g} s")
+        raise UnavailableError(f"Binance cannot be reached: no whole answer within {seconds:.0f} s")
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from .account import Absent, PairAccount, Row
-from .configuration import has_dynamic_pairs, load_config, load_settings, whitelist
-from .errors import CredentialsError, IsolatedMarginError, UnavailableError
-from .guard import build_adapter, check_funding, credentials_of
+from .account import PairAccount, Row
+from .configuration import load_config, load_settings
+from .errors import IsolatedMarginError, UnavailableError
+from .guard import check_funding
 from .margin import Side
-from .monitor import Moment, Reader, Snapshot, within
+from .monitor import PATIENCE_SECONDS, Moment, Snapshot, within
 from .rules import EntryDecision, Outcome, decide, plain
 from .settings import Settings
+from .sources import Pairs, kind_of, reader_maker
 
-PATIENCE_SECONDS = 60.0
-"""How long the command waits for the exchange in all; each request has a shorter limit of its own."""
 EXIT_FREE, EXIT_BLOCKED, EXIT_ERROR = 0, 1, 2
 
 
@@ -56,41 +54,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(config: dict[str, Any], settings: Settings, asked: Sequence[str]) -> tuple[Snapshot, list[str]]:
-    credentials = credentials_of(config, os.environ)
-    if credentials is None:
-        raise CredentialsError(
-            "no API key is set: set ISOLATED_MARGIN_API_KEY and ISOLATED_MARGIN_API_SECRET, or exchange.key "
-            "and exchange.secret of a configuration for binance"
-        )
-    adapter = build_adapter(credentials, settings, config)
+    pairs = Pairs(config, asked)
+    reader = reader_maker(config, settings, pairs)()
     try:
-        adapter.load_markets()
-        settings.check_pairs(adapter.pairs().values())
-        pairs: list[str] | None = list(dict.fromkeys(asked))
-        if not pairs:
-            dynamic = has_dynamic_pairs(config)
-            pairs = None if dynamic else whitelist(config, adapter.pairs().values())
-        snapshot = Reader(adapter).read(pairs, borrowed=settings.borrows)
+        return reader.read(borrowed=settings.borrows), pairs.shown
     finally:
-        adapter.close()
-    return snapshot, sorted(_active(snapshot)) if pairs is None else pairs
-
-
-def _active(snapshot: Snapshot) -> list[str]:
-    return [pair for pair, row in snapshot.rows.items() if kind_of(row) != "absent"]
+        reader.close()
 
 
 def _line(pair: str, snapshot: Snapshot, settings: Settings, side: Side) -> Line:
     reading = snapshot.reading(pair, Moment.now())
     decision = decide(pair, side, reading, settings.rules_for(pair), float(settings.max_age_seconds))
-    return Line(pair, snapshot.symbols.get(pair), reading.row, decision)
-
-
-def kind_of(row: Row | None) -> str:
-    """Say whether there is an account, in one word: active, absent or unreadable."""
-    if isinstance(row, Absent) or (isinstance(row, PairAccount) and row.is_absent):
-        return "absent"
-    return "active" if isinstance(row, PairAccount) else "unreadable"
+    row = reading.row
+    # What another bot has stored is known by its own symbol only.
+    symbol = row.symbol if isinstance(row, PairAccount) else snapshot.symbols.get(pair)
+    return Line(pair, symbol, row, decision)
 
 
 # ----- JSON

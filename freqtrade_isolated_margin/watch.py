@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, redirect_stderr
 from datetime import UTC, datetime
 from queue import SimpleQueue
@@ -21,17 +21,15 @@ from typing import Any
 from .account import PairAccount, Row
 from .adapter import WEIGHT_LIMIT
 from .board import SECONDS_KEPT, Levels, Order, Sample, View, draw, row_of
-from .configuration import has_dynamic_pairs, load_config, load_settings, whitelist
-from .credentials import ENV_KEY, ENV_SECRET, Credentials
-from .errors import CredentialsError, IsolatedMarginError, SettingsError
-from .follower import HistoryReader
-from .guard import Guard, build_adapter, check_funding, credentials_of
-from .history import ROW_SECONDS, History, key_id, milliseconds, open_history
+from .configuration import load_config, load_settings
+from .errors import IsolatedMarginError, SettingsError
+from .guard import Guard, check_funding, credentials_of
+from .history import ROW_SECONDS, key_id, milliseconds, open_history
 from .margin import Side
-from .monitor import AccountsReader, Moment, Monitor, Reader, Snapshot
+from .monitor import Moment, Monitor, Snapshot
 from .rules import Outcome
 from .settings import Settings, spot_pair
-from .status import kind_of
+from .sources import Pairs, reader_maker
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +82,9 @@ class Watch:
         self._settings = settings
         self._side = side
         self._max_age = float(settings.max_age_seconds)
-        self._pairs = _Pairs(config, settings, asked)
-        make_reader, self._keys = _source(config, settings, self._pairs)
+        self._pairs = Pairs(config, asked)
+        make_reader = reader_maker(config, settings, self._pairs)
+        self._keys = _keys_of(config, settings)
         monitor = Monitor(make_reader, float(settings.refresh_seconds), borrowed=settings.borrows)
         self._guard = Guard(settings, monitor)
         self._order = Order()
@@ -181,116 +180,10 @@ def _level(row: Row | None) -> float | None:
     return float(row.margin_level) if owes and isinstance(row, PairAccount) else None
 
 
-class _Pairs:
-    """Which pairs are shown: those that were asked for, or the whitelist, or all that have an account."""
-
-    def __init__(self, config: dict[str, Any], settings: Settings, asked: Sequence[str]) -> None:
-        self._config = config
-        self._settings = settings
-        self._asked = list(dict.fromkeys(asked))
-        self._dynamic = not asked and has_dynamic_pairs(config)
-        # Without markets an expression in the whitelist stands for nothing yet.
-        self.shown = self._asked or ([] if self._dynamic else whitelist(config, ()))
-
-    def choose(self, markets: Collection[str]) -> list[str] | None:
-        """Return which pairs to read, now that the markets are known; None for all.
-
-        :raises SettingsError: where the settings name a pair that is none of them.
-        """
-        self._settings.check_pairs(markets)
-        if self._dynamic:
-            return None
-        self.shown = self._asked or whitelist(self._config, markets)
-        return self.shown
-
-    def found(self, snapshot: Snapshot) -> None:
-        """Take in which pairs have accounts."""
-        if self._dynamic:
-            self.shown = sorted(pair for pair, row in snapshot.rows.items() if kind_of(row) != "absent")
-
-
-class _ExchangeReader:
-    """Reads the exchange; which pairs are meant can be told only when it has told its markets."""
-
-    def __init__(
-        self, credentials: Credentials, settings: Settings, config: dict[str, Any], pairs: _Pairs
-    ) -> None:
-        self._adapter = build_adapter(credentials, settings, config)
-        self._reader = Reader(self._adapter)
-        self._pairs = pairs
-
-    def read(self, pairs: Collection[str] | None = None, *, borrowed: bool = False) -> Snapshot:  # noqa: ARG002
-        """Read the accounts of the pairs that are shown. Raises as `Reader.read`."""
-        self._adapter.load_markets()
-        chosen = self._pairs.choose(self._adapter.pairs().values())
-        snapshot = self._reader.read(chosen, borrowed=borrowed)
-        self._pairs.found(snapshot)
-        return snapshot
-
-    @property
-    def asking_since(self) -> float | None:
-        """When the request that is under way was sent, on the monotonic clock; None if there is none."""
-        return self._reader.asking_since
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._reader.close()
-
-
-class _StoredReader:
-    """Reads what another bot stores; which pairs there are is told by what it has stored of late."""
-
-    def __init__(self, history: History, settings: Settings, pairs: _Pairs) -> None:
-        self._history = history
-        self._keys = settings.history.keys
-        self._reader = HistoryReader(history, self._keys)
-        self._pairs = pairs
-
-    def read(self, pairs: Collection[str] | None = None, *, borrowed: bool = False) -> Snapshot:  # noqa: ARG002
-        """Read the accounts of the pairs that are shown. Raises as `HistoryReader.read`."""
-        stored = self._stored()
-        chosen = self._pairs.choose(stored)
-        snapshot = self._reader.read(stored if chosen is None else chosen, borrowed=borrowed)
-        self._pairs.found(snapshot)
-        return snapshot
-
-    def _stored(self) -> set[str]:
-        keys = self._history.keys(self._keys)
-        span = self._history.span(keys)
-        if span is None:
-            return set()
-        # Each account has a row at least once a minute.
-        since = span[1] - 2 * ROW_SECONDS * 1000
-        rows = self._history.accounts((), keys, since, span[1] + 1)
-        return {pair for pair, recorded in rows if recorded.kind == "account"}
-
-    @property
-    def asking_since(self) -> float | None:
-        """When the question that is under way was asked, on the monotonic clock; None if there is none."""
-        return self._reader.asking_since
-
-    def close(self) -> None:
-        """Give back the connections."""
-        self._reader.close()
-
-
-def _source(
-    config: dict[str, Any], settings: Settings, pairs: _Pairs
-) -> tuple[Callable[[], AccountsReader], tuple[str, ...] | None]:
-    """Return what makes a reader, and the ids of the keys under which its accounts are stored, if known."""
-    if settings.source == "history":
-        # Once now, so that what is impossible ends the command.
-        open_history(settings.history, config).close()
-        return lambda: _StoredReader(open_history(settings.history, config), settings, pairs), None
-    credentials = credentials_of(config, os.environ)
-    if credentials is None:
-        raise CredentialsError(
-            f"no API key is set: set {ENV_KEY} and {ENV_SECRET}, or exchange.key and exchange.secret of a "
-            "configuration for binance"
-        )
-    build_adapter(credentials, settings, config).close()
-    keys = (key_id(credentials.key), *settings.history.keys)
-    return lambda: _ExchangeReader(credentials, settings, config, pairs), keys
+def _keys_of(config: dict[str, Any], settings: Settings) -> tuple[str, ...]:
+    """Return the ids of the keys under which the accounts are stored; none where only the history knows."""
+    credentials = None if settings.source == "history" else credentials_of(config, os.environ)
+    return (key_id(credentials.key), *settings.history.keys) if credentials else ()
 
 
 # ----- the terminal

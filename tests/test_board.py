@@ -109,6 +109,17 @@ def test_moments_are_in_order_up_to_now(now: float, known: float, places: int, r
     assert moments[-1] == now
 
 
+@pytest.mark.parametrize("second", [0.0, 0.1, 15.0, 29.9])
+def test_bars_that_are_wider_than_an_account_may_be_old_have_no_gaps(second: float) -> None:
+    """Wherever in its last bar the present moment is."""
+    now = 10_000 * 60.0 + second
+    levels = Levels(1, 2)
+    levels.add("BTC/USDT", [Sample(now - 10 * back, 2.0) for back in range(1, 180)])
+    moments = levels.moments(now, 60)
+    assert moments[1] - moments[0] == 30
+    assert levels.values("BTC/USDT", moments)[1:] == [2.0] * 59
+
+
 def test_the_bars_stand_on_a_grid() -> None:
     """A second later all but the last are those of the same moments."""
     levels = Levels(10, 25)

@@ -203,8 +203,8 @@ def test_freqtrades_plots_show_what_was_recorded(exchange: LocalExchange, tmp_pa
     traces = {trace["name"]: trace for trace in json.loads(_figure(page.read_text()))}
     assert {"mine", *COLUMNS} <= traces.keys()
     known = [level for level in _numbers(traces["margin_level"]["y"]) if not isnan(level)]
-    # Of two days one is recorded, an hour of it at 1.2.
-    assert {level: known.count(level) for level in known} == {1.2: 12, 3: 276}
+    # Of two days one is recorded, an hour of it at 1.2; at the last close the last read is a minute old.
+    assert {level: known.count(level) for level in known} == {1.2: 12, 3: 275}
 
 
 def _figure(page: str) -> str:
@@ -279,7 +279,7 @@ def test_lookahead_analysis_finds_no_bias(exchange: LocalExchange, tmp_path: Pat
     config["exchange"]["ccxt_config"]["urls"] = {"api": exchange.ccxt_urls}
     if recorded:
         config["isolated_margin"] = {"backtest": "replay"}
-    strategy = FIVE.replace("class Tested", "class Tested", 1).replace(
+    strategy = FIVE.replace(
         "    def bot_loop_start", '    minimal_roi = {"0": 0.01, "10": -1}\n\n    def bot_loop_start', 1
     )
     options = (
@@ -296,4 +296,3 @@ def test_lookahead_analysis_finds_no_bias(exchange: LocalExchange, tmp_path: Pat
     found = dict(zip(header.split(","), line.split(","), strict=True))
     assert found["has_bias"] == "False"
     assert int(found["total_signals"]) >= 3
-    assert not isnan(int(found["total_signals"]))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from bot import PLAIN_STRATEGY, STRATEGY_HEAD, config_for
+from storing import store
 
 from freqtrade_isolated_margin.cli import main
 from freqtrade_isolated_margin.localexchange import Fault, LocalExchange
@@ -170,6 +171,68 @@ def test_an_exchange_that_does_not_answer_is_a_failure(
     checked = check()
     assert checked.status == 2
     assert checked.states("strategy") == ["ok"]
+
+
+def test_an_answer_that_trickles_is_not_waited_for(
+    check: Any, exchange: LocalExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every byte comes in time and the answer never: the check gives up as a whole."""
+    monkeypatch.setattr("freqtrade_isolated_margin.check.PATIENCE_SECONDS", 3.0)
+    exchange.faults.add(Fault("/sapi/v1/margin/isolated/account", trickle=0.1))
+    checked = check()
+    assert checked.states("clock") == ["ok"]
+    assert checked["exchange"]["state"] == "failure"
+    assert checked["exchange"]["found"].endswith("no whole answer within 3 s")
+
+
+FOLLOWER = {"source": "history", "max_age_seconds": 100}
+WITHOUT_KEY = {"key": "", "secret": ""}
+
+
+def stored(folder: Path, exchange: LocalExchange, age: float, trouble: str | None = None) -> None:
+    """Store three accounts that a bot has read so many seconds ago."""
+    folder.mkdir(exist_ok=True)
+    config = {"user_data_dir": str(folder), "isolated_margin": {}}
+    store(config, exchange, ["BTC/USDT", "XRP/USDT", "DOGE/USDT"], [age], trouble)
+
+
+def test_a_follower_needs_no_key(check: Any, exchange: LocalExchange, tmp_path: Path) -> None:
+    """What its reader has stored is looked at instead, and the exchange is not asked."""
+    stored(tmp_path / "user_data", exchange, 50.0)
+    asked = len(exchange.requests)
+    checked = check(isolated_margin=FOLLOWER, exchange=WITHOUT_KEY)
+    assert checked.status == 1
+    assert checked.states("credentials") == checked.states("key") == checked.states("exchange") == []
+    assert checked.states("history") == checked.states("accounts") == ["ok"]
+    assert "the limit (max_age_seconds) is 100 s" in checked["history"]["found"]
+    assert [checked[pair]["state"] for pair in ("BTC/USDT", "XRP/USDT", "DOGE/USDT")] == [
+        "ok",
+        "warning",
+        "ok",
+    ]
+    assert len(exchange.requests) == asked
+
+
+@pytest.mark.parametrize(
+    ("age", "trouble", "said"),
+    [
+        (None, None, "there is no history yet"),
+        (3700.0, None, "no bot has stored the accounts in the history for an hour"),
+        (130.0, None, "s old, the limit (max_age_seconds) is 100 s"),
+        (10.0, "Binance refuses the credentials", "its reader has trouble: Binance refuses the credentials"),
+    ],
+)
+def test_a_follower_whose_reader_does_not_read_is_a_failure(
+    check: Any, exchange: LocalExchange, tmp_path: Path, age: float | None, trouble: str | None, said: str
+) -> None:
+    """It would refuse every entry, and the advice says where to look."""
+    if age is not None:
+        stored(tmp_path / "user_data", exchange, age, trouble)
+    checked = check(isolated_margin=FOLLOWER, exchange=WITHOUT_KEY)
+    assert checked.status == 2
+    assert checked.states("history") == ["failure"]
+    assert said in checked["history"]["found"]
+    assert "the bot that reads the exchange" in checked["history"]["advice"]
 
 
 def test_the_table_has_a_line_for_each(

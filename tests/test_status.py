@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from builders import recorded
+from storing import store
 
 from freqtrade_isolated_margin.cli import main
 from freqtrade_isolated_margin.credentials import ENV_KEY, ENV_SECRET
 from freqtrade_isolated_margin.localexchange import AccountSpec, Fault, LocalExchange
+from freqtrade_isolated_margin.settings import SECTION
 
 ACCOUNT = "/sapi/v1/margin/isolated/account"
 START = "from freqtrade_isolated_margin.cli import main; raise SystemExit(main())"
@@ -409,6 +411,40 @@ def test_an_answer_that_trickles_is_not_waited_for(
     kind, message = failed(command, "-c", "config.json")
     assert kind == "unavailable"
     assert message.endswith("no whole answer within 1 s")
+
+
+def test_a_follower_shows_what_another_bot_has_stored(
+    exchange: LocalExchange, bot_config: dict[str, Any], command: Command
+) -> None:
+    """Without a key and without the exchange, by the age of what is stored."""
+    bot_config[SECTION] = {"source": "history", "max_age_seconds": 100}
+    stored = bot_config | {"user_data_dir": str(command.folder / "user_data")}
+    store(stored, exchange, ["BTC/USDT", "XRP/USDT", "DOGE/USDT"], [50.0])
+    bot_config["exchange"] |= {"key": "", "secret": "", "pair_whitelist": ["(BTC|XRP)/USDT", "DOGE/USDT"]}
+    asked = len(exchange.requests)
+    command.write(bot_config)
+    status, shown = command.json("-c", "config.json")
+    assert status == 1
+    assert {pair: (line["account"], line["decision"]) for pair, line in by_pair(shown).items()} == {
+        "BTC/USDT": ("active", "allow"),
+        "XRP/USDT": ("active", "block"),
+        "DOGE/USDT": ("absent", "allow"),
+    }
+    assert by_pair(shown)["BTC/USDT"]["symbol"] == "BTCUSDT"
+    assert shown["used_weight"] is None
+    age = datetime.now(UTC) - datetime.fromisoformat(shown["read_at"])
+    assert timedelta(seconds=49) < age < timedelta(seconds=90)
+    bot_config[SECTION]["max_age_seconds"] = 40
+    command.write(bot_config)
+    _, shown = command.json("-c", "config.json", "BTC/USDT")
+    assert "max_age_seconds" in by_pair(shown)["BTC/USDT"]["reasons"][0]
+    assert len(exchange.requests) == asked
+
+
+def test_a_follower_of_nobody_is_an_error(bot_config: dict[str, Any], command: Command) -> None:
+    """Of the kind history."""
+    command.write(bot_config | {SECTION: {"source": "history"}})
+    assert failed(command, "-c", "config.json")[0] == "history"
 
 
 def test_an_exchange_that_is_gone_is_an_error(

@@ -21,15 +21,12 @@ from typing import Any
 
 import pytest
 from rich.cells import cell_len
+from storing import store
 
-from freqtrade_isolated_margin.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.board import View
-from freqtrade_isolated_margin.credentials import Credentials
 from freqtrade_isolated_margin.errors import CredentialsError, SettingsError
-from freqtrade_isolated_margin.history import NewRead, key_id, milliseconds, open_history
 from freqtrade_isolated_margin.localexchange import AccountSpec, Fault, LocalExchange
 from freqtrade_isolated_margin.margin import Side
-from freqtrade_isolated_margin.monitor import Reader
 from freqtrade_isolated_margin.rules import Outcome
 from freqtrade_isolated_margin.settings import ENV_DB_URL, SECTION, Settings
 from freqtrade_isolated_margin.watch import Watch
@@ -90,8 +87,8 @@ class Terminal:
         return self._output
 
     def pictures(self, since: int = 0) -> list[list[str]]:
-        """Return the lines of every picture that is complete."""
-        *whole, _ = self._output[since:].split(HOME)
+        """Return the lines of every picture that has begun since then, and is complete."""
+        whole = self._output[since:].split(HOME)[1:-1]
         return [SEQUENCE.sub("", picture.decode()).splitlines() for picture in whole]
 
     def wait_for(self, pattern: str, timeout: float = 40.0) -> list[str]:
@@ -120,10 +117,14 @@ class Terminal:
     def end(self) -> int:
         """Wait for the end, and for all that was written until then; return the exit status."""
         status = self.process.wait(30)
+        self.drain()
+        return status
+
+    def drain(self) -> None:
+        """Wait for all that was written until now."""
         os.write(self._slave, END)
         with self._news:
             assert self._news.wait_for(lambda: self._output.endswith(END), 30)
-        return status
 
     def is_as_before(self) -> bool:
         """Whether modes, cursor and screen are what they were when it began."""
@@ -198,6 +199,7 @@ def test_ctrl_c_ends_it_and_ctrl_z_interrupts_it(open_terminal: Callable[..., Te
     terminal.press(b"\x1a")
     _, status = os.waitpid(terminal.process.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)
+    terminal.drain()
     assert terminal.is_as_before()
     os.kill(terminal.process.pid, signal.SIGCONT)
     terminal.wait_for("shrink")
@@ -266,8 +268,10 @@ def test_it_follows_the_size_of_the_terminal(open_terminal: Callable[..., Termin
 
 def test_no_color_leaves_words(open_terminal: Callable[..., Terminal]) -> None:
     """With NO_COLOR nothing is red, and the verdicts are there."""
-    coloured, plain = open_terminal(), open_terminal(NO_COLOR="1")
+    coloured = open_terminal()
     coloured.wait_for("1 block, 1 shrink, 3 allow")
+    # Not both at once: each creates what is missing in the user data folder.
+    plain = open_terminal(NO_COLOR="1")
     plain.wait_for("1 block, 1 shrink, 3 allow")
     colours = re.compile(rb"\x1b\[(\d;)?3[0-7]m")
     assert colours.search(coloured.output)
@@ -437,30 +441,12 @@ def test_a_guard_that_is_off_is_said_to_be(config: dict[str, Any]) -> None:
     assert any('"enabled": false' in note for note in view.notes)
 
 
-def store(config: dict[str, Any], exchange: LocalExchange, ages: list[float]) -> None:
-    """Store the accounts of the moment as if a bot had read them so many seconds ago."""
-    section = {"ccxt_config": {"urls": {"api": exchange.ccxt_urls}}}
-    reader = Reader(
-        IsolatedMarginAdapter(Credentials(exchange.key, exchange.secret, "test"), exchange=section)
-    )
-    snapshot = reader.read(PAIRS)
-    reader.close()
-    history = open_history(Settings.load(config[SECTION]).history, config)
-    history.prepare()
-    writer = history.writer(key_id(exchange.key), "bot")
-    now = milliseconds(time.time())
-    for age in ages:
-        reading = NewRead(now - round(age * 1000), lambda age=age: age, snapshot.rows, snapshot.ratios)
-        writer.write([reading])
-    history.close()
-
-
 def test_the_line_begins_with_what_was_recorded(
     config: dict[str, Any], exchange: LocalExchange, tmp_path: Path
 ) -> None:
     """The levels that a bot has stored in the hour before are there at once."""
     config["user_data_dir"] = str(tmp_path / "user_data")
-    store(config, exchange, [age * 10.0 for age in range(200, 0, -1)])
+    store(config, exchange, PAIRS, [age * 10.0 for age in range(200, 0, -1)])
 
     def is_long(view: View) -> bool:
         moments = view.levels.moments(view.now.timestamp(), 60)
@@ -479,7 +465,7 @@ def test_a_follower_needs_no_key_and_no_exchange(
     """It shows what another bot stores, and how old that is."""
     config["user_data_dir"] = str(tmp_path / "user_data")
     config[SECTION] |= {"source": "history", "max_age_seconds": 3600}
-    store(config, exchange, [40.0])
+    store(config, exchange, PAIRS, [40.0])
     config["exchange"] |= {"key": "", "secret": "", "pair_whitelist": ["(BTC|SOL)/USDT"]}
     asked = len(exchange.requests)
     with watching(config) as watch:
