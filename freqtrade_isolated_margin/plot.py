@@ -17,6 +17,7 @@ from .account import PairAccount
 from .configuration import load_config, load_settings
 from .errors import IsolatedMarginError, SettingsError
 from .history import ROW_SECONDS, History, Recorded, milliseconds, moment, open_history
+from .progress import busy
 from .rules import Outcome
 from .settings import Settings, spot_pair
 from .since import parse_since
@@ -170,8 +171,10 @@ def run(arguments: argparse.Namespace) -> int:
             config["db_url"] = arguments.db_url
         settings = load_settings(config, arguments.strategy)
         path = path or _default_path(config, pair)
-        chart = load_chart(config, settings, pair, since)
-        _draw(chart, path, LOOKS[arguments.theme])
+        with busy("Reading the history"):
+            chart = load_chart(config, settings, pair, since)
+        with busy("Drawing"):
+            _draw(chart, path, LOOKS[arguments.theme])
     except IsolatedMarginError as error:
         print(f"{error.kind}: {error}", file=sys.stderr)  # noqa: T201 - the command's output
         return EXIT_ERROR

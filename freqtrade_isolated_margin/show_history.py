@@ -17,6 +17,7 @@ from .account import Absent, PairAccount, Unreadable
 from .configuration import load_config, load_settings
 from .errors import IsolatedMarginError
 from .history import ROW_SECONDS, Decided, History, Recorded, milliseconds, moment, open_history
+from .progress import progress
 from .rules import Outcome, plain
 from .settings import spot_pair
 from .since import parse_since
@@ -263,10 +264,12 @@ def _lines(period: Period) -> tuple[list[Line], int]:
         ((recorded.read_at, pair, recorded) for pair, recorded in longer.accounts()),
         ((decided.at, decided.pair, decided) for decided in longer.decisions()),
     ]
-    # Of the same moment, the account comes first.
-    for _, pair, event in merge(*events, key=lambda item: item[0]):
-        lines = by_pair.setdefault(pair, Lines(period.since))
-        shown += lines.account(pair, event) if isinstance(event, Recorded) else lines.decision(event)
+    with progress("Reading the history", longer.since, longer.until) as tell:
+        # Of the same moment, the account comes first.
+        for at, pair, event in merge(*events, key=lambda item: item[0]):
+            tell(at)
+            lines = by_pair.setdefault(pair, Lines(period.since))
+            shown += lines.account(pair, event) if isinstance(event, Recorded) else lines.decision(event)
     for lines in by_pair.values():
         shown += lines.finish()
     return sorted(shown, key=lambda line: line.at), sum(lines.left_out for lines in by_pair.values())

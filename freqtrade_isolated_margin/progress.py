@@ -1,0 +1,44 @@
+"""How far long work is, for whoever waits for it at a terminal; nothing of it goes elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_STEPS = 200
+
+
+@contextmanager
+def progress(what: str, start: float, end: float) -> Iterator[Callable[[float], None]]:
+    """Show a bar while the block runs; what it yields is to be told how far from `start` to `end` one is."""
+    from rich.console import Console  # noqa: PLC0415 - only where it is shown
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    columns = TextColumn(what), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=end - start)
+        step = (end - start) / _STEPS
+        following = start + step
+
+        def tell(at: float) -> None:
+            nonlocal following
+            # A million calls must not cost more than what they tell of.
+            if at >= following:
+                following = at + step
+                bar.update(task, completed=at - start)
+
+        yield tell
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show that something is done while the block runs, of which nobody knows how long it takes."""
+    from rich.console import Console  # noqa: PLC0415 - as above
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
