@@ -1,10 +1,8 @@
-"""Real bots that store, follow and chart the history."""
+"""Real bots that store and follow the history, and one that does neither."""
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import ExitStack, closing
-from datetime import UTC, datetime
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +20,6 @@ PAIRS = ["BTC/USDT", "SOL/USDT", "XRP/USDT"]
 ACCOUNT_PATH = "/sapi/v1/margin/isolated/account"
 HEALTHY = AccountSpec(base_free="30", quote_borrowed="1000")
 BAD = AccountSpec(base_free="12", quote_borrowed="1000")
-
-STRATEGY = """
-class Tested(IsolatedMarginMixin, Base, IStrategy):
-    plot_config = {"main_plot": {"mine": {"color": "red"}}}
-
-    def bot_loop_start(self, current_time, **kwargs):
-        log.info("LOOP")
-
-    def populate_indicators(self, dataframe, metadata):
-        dataframe["mine"] = dataframe["margin_level"] + 1
-        return dataframe
-
-    def plot_annotations(self, start_date, end_date, **kwargs):
-        return [{"type": "area", "label": "mine", "start": start_date, "end": end_date}]
-"""
 
 
 @pytest.fixture
@@ -57,7 +40,6 @@ def test_followers_judge_as_their_reader_does_and_refuse_without_it(
     """Three bots without a key follow one that reads; what happens to it happens to all of them."""
     url = postgresql_server.new_database()
     times = {"refresh_seconds": 1, "max_age_seconds": 6}
-    strategy = STRATEGY
     with ExitStack() as running:
 
         def start(name: str, pairs: list[str], *, key: bool, **section: Any) -> Any:
@@ -66,9 +48,7 @@ def test_followers_judge_as_their_reader_does_and_refuse_without_it(
             if not key:
                 config["exchange"] |= {"key": "", "secret": ""}
             environment = {ENV_DB_URL: url}
-            return running.enter_context(
-                freqtrade(tmp_path / name, config, strategy, more_environment=environment)
-            )
+            return running.enter_context(freqtrade(tmp_path / name, config, more_environment=environment))
 
         reader = start("reader", PAIRS, key=True)
         reader.wait_for("XRP/USDT long: block")
@@ -100,51 +80,6 @@ def test_followers_judge_as_their_reader_does_and_refuse_without_it(
         for bot in followers:
             pair = "SOL/USDT" if bot is three else "BTC/USDT"
             bot.wait_for(f"{pair} long: allow", after=seen[bot])
-
-
-def test_the_charts_show_the_accounts_also_after_a_restart(exchange: LocalExchange, tmp_path: Path) -> None:
-    """The API has columns as of each close, shades, and plot settings beside the strategy's own."""
-    config = config_for(exchange, PAIRS)
-    with freqtrade(tmp_path, config, STRATEGY) as bot:
-        bot.wait_for("XRP/USDT long: block")
-        # Over the end of one candle.
-        closed = datetime.now(UTC).minute
-        line = bot.wait_for("LOOP")
-        while datetime.now(UTC).minute == closed:
-            line = bot.wait_for("LOOP", after=line)
-        for _ in range(4):
-            line = bot.wait_for("LOOP", after=line)
-        before = _newest(bot, "XRP/USDT")
-        assert bot.stop() in (0, 130)
-    assert before["margin_level"] == 1.2
-    assert before["index_price"] == 100
-    assert before["margin_stake_factor"] == 0
-    assert before["mine"] == 2.2
-    assert before["liquidation_price"] == 87.5
-    with closing(sqlite3.connect(tmp_path / "user_data" / DEFAULT_FILE)) as database:
-        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    with freqtrade(tmp_path, config, STRATEGY) as bot:
-        line = bot.wait_for("LOOP")
-        bot.wait_for("LOOP", after=line)
-        again = bot.api("GET", "pair_candles?pair=XRP/USDT&timeframe=1m&limit=10")
-        place = again["columns"].index("margin_level")
-        levels = {row[0]: row[place] for row in again["data"]}
-        assert levels[before["date"]] == 1.2
-        labels = [annotation["label"] for annotation in again["annotations"]]
-        assert labels[0] == "mine"
-        assert "entries blocked" in labels
-        healthy = bot.api("GET", "pair_candles?pair=BTC/USDT&timeframe=1m&limit=10")
-        assert [annotation["label"] for annotation in healthy["annotations"]] == ["mine"]
-        plot = bot.api("GET", "plot_config")
-        assert {"mine", "liquidation_price"} <= plot["main_plot"].keys()
-        assert "Margin level" in plot["subplots"]
-
-
-def _newest(bot: Any, pair: str) -> dict[str, Any]:
-    """Return the newest candle that has a margin level, as freqtrade's API shows it."""
-    answer = bot.api("GET", f"pair_candles?pair={pair}&timeframe=1m&limit=10")
-    candles = [dict(zip(answer["columns"], row, strict=True)) for row in answer["data"]]
-    return [candle for candle in candles if candle["margin_level"] is not None][-1]
 
 
 def test_without_charts_and_history_there_is_nothing(exchange: LocalExchange, tmp_path: Path) -> None:
