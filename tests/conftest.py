@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from builders import redirected
@@ -14,6 +14,9 @@ from postgresql import MISSING, PostgreSQL, postgresql, server_folder
 from freqtrade_isolated_margin.credentials import ENV_KEY, ENV_SECRET
 from freqtrade_isolated_margin.localexchange import LocalExchange
 from freqtrade_isolated_margin.settings import ENV_DB_URL
+
+if TYPE_CHECKING:
+    from faults import Gate, World
 
 settings.register_profile("house", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -82,3 +85,22 @@ def bot_config(exchange: LocalExchange) -> dict[str, Any]:
         "entry_pricing": {"price_side": "same", "use_order_book": True, "order_book_top": 1},
         "exit_pricing": {"price_side": "same", "use_order_book": True, "order_book_top": 1},
     }
+
+
+@pytest.fixture(scope="module")
+def front(server: LocalExchange) -> Iterator[Gate]:
+    """Stand in front of a module's own `server`, and keep every signature."""
+    from faults import Gate  # noqa: PLC0415 - with all of freqtrade, which few modules need
+
+    gate = Gate(server)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def world(server: LocalExchange, front: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """What a fault is made on, as new."""
+    from faults import a_world  # noqa: PLC0415 - as above
+
+    with a_world(server, front, monkeypatch) as world:
+        yield world

@@ -37,7 +37,6 @@ from faults import (
     Scope,
     Tested,
     World,
-    a_world,
     answered,
     markets,
     serving,
@@ -115,21 +114,6 @@ def server() -> Iterator[LocalExchange]:
     """Serve a market and an account for every field of a row, and two more."""
     with serving() as exchange:
         yield exchange
-
-
-@pytest.fixture(scope="module")
-def front(server: LocalExchange) -> Iterator[Gate]:
-    """Stand in front of its margin endpoints."""
-    gate = Gate(server)
-    yield gate
-    gate.close()
-
-
-@pytest.fixture
-def world(server: LocalExchange, front: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """What a fault is made on, as new."""
-    with a_world(server, front, monkeypatch) as world:
-        yield world
 
 
 @pytest.fixture

@@ -30,7 +30,6 @@ from faults import (
     Scope,
     Tested,
     World,
-    a_world,
     serving,
 )
 from freqtrade.enums import RunMode
@@ -79,21 +78,6 @@ def server() -> Iterator[LocalExchange]:
     with serving() as exchange:
         give_canary(exchange)
         yield exchange
-
-
-@pytest.fixture(scope="module")
-def front(server: LocalExchange) -> Iterator[Gate]:
-    """Stand in front of it, and keep every signature."""
-    gate = Gate(server)
-    yield gate
-    gate.close()
-
-
-@pytest.fixture
-def world(server: LocalExchange, front: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """What a fault is made on, as new."""
-    with a_world(server, front, monkeypatch) as world:
-        yield world
 
 
 class Everything(logging.Handler):
