@@ -10,10 +10,12 @@ then; the others stay as they are written until somebody asks for them.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -27,7 +29,7 @@ _PLAIN_DECIMAL = re.compile(f"-?{_UNSIGNED}")
 
 
 # How the endpoint writes true, and zero, today and before.
-_TRUE = "true"
+_TRUE, _FALSE = "true", "false"
 _ZEROS = {"0", "0.00000000"}
 
 
@@ -62,7 +64,7 @@ def _flag(value: object) -> str:
     if value is True:
         return _TRUE
     if value is False:
-        return "false"
+        return _FALSE
     raise ValueError("Value error, null" if value is None else "Input should be a valid boolean")
 
 
@@ -119,13 +121,16 @@ def _members(fields: Mapping[str, _Kind]) -> str:
     return ",".join(f'"{name}":{kind.pattern}' for name, kind in fields.items())
 
 
+# An answer as the endpoint writes it, piece by piece: objects with every field once, and none besides.
+ROW_START = '{"baseAsset":'
 WRITTEN_ROW = re.compile(
-    rf'\{{"baseAsset":\{{{_members(_ASSET)}\}},"quoteAsset":\{{{_members(_ASSET)}\}},'
-    rf"{_members(_ROW)}(?:,{_members(_ENABLED)})?+\}}"
+    rf'\{{{_members(_ASSET)}\}},"quoteAsset":\{{{_members(_ASSET)}\}},'
+    rf"{_members(_ROW)}(?:,{_members(_ENABLED)})?+"
 )
-"""A row as the endpoint writes it: a JSON object that has every field once and none besides."""
-WRITTEN_TOTALS = re.compile(rf"\](?:,{_members(dict.fromkeys(_TOTALS, _SIGNED))})?+\}}")
-"""What comes after the last row: the end of the list, and in an answer for all accounts the totals."""
+"""A row, between `ROW_START` and `ROW_END`."""
+ROW_END = "}"
+WRITTEN_TOTALS = re.compile(rf"(?:,{_members(dict.fromkeys(_TOTALS, _SIGNED))})?+\}}")
+"""What comes after the list of rows: in an answer for all accounts the totals, and the end."""
 
 
 class MarginLevelStatus(StrEnum):
@@ -205,44 +210,79 @@ class Asset(NamedTuple):
         return self.written[8] == _TRUE
 
 
+# Where the fields of a row stand among all that is written in it.
+_BASE, _QUOTE = slice(_WIDTH), slice(_WIDTH, 2 * _WIDTH)
+_SYMBOL, _CREATED, _LEVEL, _STATUS, _RATIO, _INDEX, _LIQUIDATION, _RATE, _TRADE, _IS_ENABLED = range(
+    2 * _WIDTH, 3 * _WIDTH
+)
+
+
+# The maximum leverages are few, and come with every row.
+_leverage = lru_cache(maxsize=64)(Decimal)
+
+
 class _PairFields(NamedTuple):
-    symbol: str
-    base_asset: Asset
-    quote_asset: Asset
+    written: tuple[str, ...]
+    """The row's fields as the endpoint writes them, in that order; empty for an `enabled` that is missing."""
     holdings: Holdings
     """What the account owns and owes."""
     margin_level: Decimal
     """Total assets over total debt. Without debt it says nothing: 999 and 0 are both on record."""
-    margin_level_status: MarginLevelStatus | str
-    """A status that Binance does not document is kept as it came."""
     index_price: Decimal
     """Quote currency per unit of base currency."""
     liquidate_price: Decimal
     """The index price at which the account is liquidated; 0 without debt."""
-    margin_ratio: Decimal
-    """The maximum leverage of the tier that the account is in. Not a risk ratio."""
-    trade_enabled: bool
-    written: tuple[str | None, ...]
-    """The fields beside its assets as the endpoint writes them, in that order, the last one `enabled`."""
 
 
 class PairAccount(_PairFields):
     """One pair's isolated margin account: a row of the answer."""
 
     @property
+    def symbol(self) -> str:
+        """The market's id."""
+        return self.written[_SYMBOL]
+
+    @property
+    def base_asset(self) -> Asset:
+        """What is owned and owed of the base currency."""
+        return Asset(self.written[_BASE], self.holdings.base, self.holdings.base_debt)
+
+    @property
+    def quote_asset(self) -> Asset:
+        """What is owned and owed of the quote currency."""
+        return Asset(self.written[_QUOTE], self.holdings.quote, self.holdings.quote_debt)
+
+    @property
     def isolated_created(self) -> bool:
         """False on the placeholder row that a pair without an account answers with."""
-        return self.written[1] == _TRUE
+        return self.written[_CREATED] == _TRUE
+
+    @property
+    def margin_level_status(self) -> MarginLevelStatus | str:
+        """A status that Binance does not document is kept as it came."""
+        status = self.written[_STATUS]
+        return _STATUSES.get(status, status)
+
+    @property
+    def margin_ratio(self) -> Decimal:
+        """The maximum leverage of the tier that the account is in. Not a risk ratio."""
+        return _leverage(self.written[_RATIO])
 
     @property
     def liquidate_rate(self) -> Decimal:
         """The move to the liquidation price, in percent of the index price; negative for a long."""
-        return Decimal(str(self.written[7]))
+        return Decimal(self.written[_RATE])
+
+    @property
+    def trade_enabled(self) -> bool:
+        """Whether orders may be placed from the account."""
+        return self.written[_TRADE] == _TRUE
 
     @property
     def enabled(self) -> bool | None:
         """Whether the account is active. Older answers do not have it: None then, and null is refused."""
-        return None if self.written[-1] is None else self.written[-1] == _TRUE
+        written = self.written[_IS_ENABLED]
+        return written == _TRUE if written else None
 
     @property
     def has_debt(self) -> bool:
@@ -255,16 +295,20 @@ class PairAccount(_PairFields):
 
         Whatever its margin level says. A row that owes something is an account.
         """
-        return (not self.isolated_created or self.enabled is False) and not self.has_debt
+        exists = self.written[_CREATED] == _TRUE and self.written[_IS_ENABLED] != _FALSE
+        return not exists and not self.has_debt
 
     @property
     def status_is_known(self) -> bool:
         """Whether the status is one that Binance documents."""
-        return isinstance(self.margin_level_status, MarginLevelStatus)
+        return self.written[_STATUS] in _STATUSES
 
     @property
     def memory(self) -> dict[str, Any]:
-        """What others have worked out from this account, for as long as it lives."""
+        """What others have worked out from this account, for as long as it lives.
+
+        Nothing else is in it, and it is no part of the account: equal ones may remember different things.
+        """
         return self.__dict__
 
 
@@ -312,18 +356,21 @@ def parse_answer(payload: object, used_weight: int | None = None) -> AccountsAns
     rows = payload.get("assets")
     if not isinstance(rows, list):
         raise AnswerError("the account answer has no list of accounts")
-    return answer_of(map(_parse_row, rows), [_total(payload, name) for name in _TOTALS], used_weight)
+    read = [_parse_row(row) for row in rows]
+    return answer_of(read, [_total(payload, name) for name in _TOTALS], used_weight)
 
 
 def answer_of(
-    rows: Iterable[tuple[str, PairAccount | Unreadable]],
+    rows: list[tuple[str, PairAccount | Unreadable]],
     totals: Iterable[Decimal | None],
     used_weight: int | None = None,
 ) -> AccountsAnswer:
     """Put an answer together, of rows by their symbols, of which each may come once, and the three totals."""
-    by_symbol: dict[str, PairAccount | Unreadable] = {}
-    for symbol, row in rows:
-        by_symbol[symbol] = row if symbol not in by_symbol else Unreadable("its row came twice")
+    by_symbol = dict(rows)
+    if len(by_symbol) < len(rows):
+        for symbol, times in Counter(symbol for symbol, _ in rows).items():
+            if times > 1:
+                by_symbol[symbol] = Unreadable("its row came twice")
     asset, liability, net = totals
     return AccountsAnswer(MappingProxyType(by_symbol), asset, liability, net, used_weight)
 
@@ -346,7 +393,7 @@ def _parse_row(row: object) -> tuple[str, PairAccount | Unreadable]:
             *_asset_texts(row, "baseAsset"),
             *_asset_texts(row, "quoteAsset"),
             *_texts(_ROW, row),
-            *(_texts(_ENABLED, row) if "enabled" in row else (None,)),
+            *(_texts(_ENABLED, row) if "enabled" in row else [""]),
         )
     except _UndocumentedError as error:
         return symbol, Unreadable(f"its row is not as documented ({error})")
@@ -376,56 +423,49 @@ def _asset_texts(row: Mapping[str, Any], side: str) -> list[str]:
 
 
 def read_written(
-    written: tuple[Any, ...], known: PairAccount | Unreadable | None = None
+    written: tuple[str, ...], known: PairAccount | Unreadable | None = None
 ) -> tuple[str, PairAccount | Unreadable]:
-    """Return the symbol and the account of a row, given what the groups of `WRITTEN_ROW` are in it.
+    """Return the symbol and the account of a row, given its groups in `WRITTEN_ROW`, a missing one empty.
 
     `known` is what was read of it before: amounts that have not changed are not added up again. To be called
     in a context that is `exact`.
     """
-    before = known if isinstance(known, PairAccount) else None
-    fields = written[2 * _WIDTH :]
-    symbol, _, level, status, ratio, index_price, liquidate_price, _, trade_enabled, _ = fields
-    try:
-        base = _asset(written[:_WIDTH], before and before.base_asset)
-        quote = _asset(written[_WIDTH : 2 * _WIDTH], before and before.quote_asset)
-    except _ContradictionError as error:
-        return symbol, Unreadable(f"its figures contradict each other ({error})")
-    if symbol != base.asset + quote.asset:
+    symbol = written[_SYMBOL]
+    if isinstance(known, PairAccount) and _amounts(written) == _amounts(known.written):
+        holdings = known.holdings
+    else:
+        try:
+            base, base_debt = _total_and_debt(written[_BASE])
+            quote, quote_debt = _total_and_debt(written[_QUOTE])
+        except _ContradictionError as error:
+            return symbol, Unreadable(f"its figures contradict each other ({error})")
+        holdings = Holdings(base, quote, base_debt, quote_debt)
+    if symbol != written[0] + written[_WIDTH]:
         return symbol, Unreadable("its assets are not those of its symbol")
+    level, index_price, liquidate_price = written[_LEVEL], written[_INDEX], written[_LIQUIDATION]
     return symbol, PairAccount(
-        symbol,
-        base,
-        quote,
-        Holdings(base.total_asset, quote.total_asset, base.debt, quote.debt),
-        Decimal(level),
-        _STATUSES.get(status, status),
-        Decimal(index_price),
-        Decimal(liquidate_price),
-        Decimal(ratio),
-        trade_enabled == _TRUE,
-        fields,
+        written, holdings, Decimal(level), Decimal(index_price), Decimal(liquidate_price)
     )
 
 
-# All that is in the sums of an asset.
-_amounts = itemgetter(2, 3, 4, 5, 6, 9)
+# All that is in the sums of both assets.
+_amounts = itemgetter(*(first + place for first in (0, _WIDTH) for place in (2, 3, 4, 5, 6, 9)))
 
 
-def _asset(written: tuple[str, ...], known: Asset | None) -> Asset:
-    """Build an asset whose sums are right.
+def _total_and_debt(asset: tuple[str, ...]) -> tuple[Decimal, Decimal]:
+    """Return what is owned and owed of an asset whose sums are right.
 
     Source: recorded; totalAsset = free + locked, netAsset = totalAsset - borrowed - interest.
     """
-    if known and _amounts(written) == _amounts(known.written):
-        return Asset(written, known.total_asset, known.debt)
-    asset, _, borrowed, free, interest, locked, net, _, _, total = written
-    total_asset, debt = Decimal(total), ZERO
+    name, _, borrowed, free, interest, locked, net, _, _, total = asset
+    owned = owed = ZERO
+    if total not in _ZEROS:
+        owned = Decimal(total)
     # Most accounts have nothing locked, and owe one asset only: then there is nothing to add up.
-    if (free != total or locked not in _ZEROS) and total_asset != Decimal(free) + Decimal(locked):
-        raise _ContradictionError(f"totalAsset of {asset[:20]} is not free + locked")
+    if (free != total or locked not in _ZEROS) and owned != Decimal(free) + Decimal(locked):
+        raise _ContradictionError(f"totalAsset of {name[:20]} is not free + locked")
     if borrowed not in _ZEROS or interest not in _ZEROS:
-        debt = Decimal(borrowed) + Decimal(interest)
-    if (net != total or debt) and Decimal(net) != total_asset - debt:
-        raise _ContradictionError(f"netAsset of {asset[:20]} is not totalAsset - borrowed - interest")
-    return Asset(written, total_asset, debt)
+        owed = Decimal(borrowed) + Decimal(interest)
+    if (net != total or owed) and Decimal(net) != owned - owed:
+        raise _ContradictionError(f"netAsset of {name[:20]} is not totalAsset - borrowed - interest")
+    return owned, owed

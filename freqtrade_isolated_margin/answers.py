@@ -7,9 +7,11 @@ all that comes after it. A row that stands where it stood before is not even rea
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import NamedTuple
+from itertools import chain, repeat
 
 from .account import (
+    ROW_END,
+    ROW_START,
     WRITTEN_ROW,
     WRITTEN_TOTALS,
     AccountsAnswer,
@@ -20,52 +22,40 @@ from .account import (
 )
 from .margin import exact
 
-_START = '{"assets":['
+_START = f'{{"assets":[{ROW_START}'
+# No word of a row has a quotation mark in it, so this stands nowhere within a row.
+_BETWEEN = f"{ROW_END},{ROW_START}"
+_END = f"{ROW_END}]"
 
-
-class _Row(NamedTuple):
-    """One row of the newest answer: as it is written, and what that says."""
-
-    text: str
-    symbol: str
-    row: PairAccount | Unreadable
+# The symbol of a row, and what the row says.
+_Read = tuple[str, PairAccount | Unreadable]
 
 
 class AnswerReader:
     """Reads answers that are written as the endpoint writes them. Not for use by two threads at once."""
 
     def __init__(self) -> None:
-        self._newest: list[_Row] = []
+        # The rows of the newest answer: as they are written, and what they say.
+        self._texts: list[str] = []
+        self._rows: list[_Read] = []
 
     @exact
     def read(self, text: str) -> AccountsAnswer | None:
         """Return what `parse_answer` makes of the JSON in `text`; None if that is written in another way."""
-        if not text.startswith(_START):
+        written, _, end = text.rpartition(_END)
+        totals = WRITTEN_TOTALS.fullmatch(end)
+        if totals is None or not written.startswith(_START):
             return None
-        rows: list[_Row] = []
-        position, end = len(_START), ","
-        while end == ",":
-            row = self._row(
-                text, position, self._newest[len(rows)] if len(rows) < len(self._newest) else None
-            )
-            if row is None:
+        texts = written[len(_START) :].split(_BETWEEN)
+        rows: list[_Read] = []
+        before = chain(zip(self._texts, self._rows, strict=True), repeat(("", None)))
+        for row, (row_before, known) in zip(texts, before, strict=False):
+            if known and row == row_before:
+                rows.append(known)
+                continue
+            found = WRITTEN_ROW.fullmatch(row)
+            if found is None:
                 return None
-            rows.append(row)
-            position += len(row.text) + 1
-            end = text[position - 1 : position]
-        totals = WRITTEN_TOTALS.fullmatch(text, position - 1)
-        if totals is None:
-            return None
-        self._newest = rows
-        return answer_of(
-            [(symbol, row) for _, symbol, row in rows],
-            [total if total is None else Decimal(total) for total in totals.groups()],
-        )
-
-    def _row(self, text: str, position: int, before: _Row | None) -> _Row | None:
-        if before and text.startswith(before.text, position):
-            return before
-        found = WRITTEN_ROW.match(text, position)
-        if found is None:
-            return None
-        return _Row(found[0], *read_written(found.groups(), before and before.row))
+            rows.append(read_written(found.groups(""), known and known[1]))
+        self._texts, self._rows = texts, rows
+        return answer_of(rows, [total if total is None else Decimal(total) for total in totals.groups()])

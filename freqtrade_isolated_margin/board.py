@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_DOWN, Decimal, localcontext
 from typing import NamedTuple
@@ -85,7 +85,7 @@ def row_of(decision: EntryDecision, reading: Reading, rules: Rules, max_age_seco
     figures = decision
     if is_old:
         # What was known stays on the screen, and so does the pair in its place.
-        young = replace(reading, age_seconds=0.0)
+        young = reading._replace(age_seconds=0.0)
         figures = decide(decision.pair, decision.side, young, rules, max_age_seconds)
     owes = row.has_debt
     return Row(

@@ -14,7 +14,7 @@ from math import nan
 from typing import Any, NamedTuple
 
 from .account import PairAccount, Row
-from .history import ROW_SECONDS, History, milliseconds, moment
+from .history import ROW_SECONDS, History, milliseconds
 from .margin import Side, TierRatios
 from .monitor import Snapshot
 from .rules import EntryDecision, Reading, decide
@@ -181,7 +181,7 @@ class LiveCandles:
                 del closed[close]
 
     def _values(self, pair: str, known: _Known) -> Values:
-        reading = Reading(known.row, read_at=moment(known.read_at), tier_ratios=known.ratios)
+        reading = Reading(known.row, tier_ratios=known.ratios)
         rules = self.settings.rules_for(pair)
         max_age = float(self.settings.max_age_seconds)
         return values_of(known.row, decide(pair, Side.LONG, reading, rules, max_age))

@@ -86,7 +86,7 @@ class StandIn:
     def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:  # noqa: ARG002
         """Return the one verdict."""
         factor = ONE if self.outcome is Outcome.ALLOW else ZERO
-        return EntryDecision(pair, side, self.outcome, factor, (self._why,), Rule.OFF)
+        return EntryDecision.because(pair, side, factor, Rule.OFF, self._why)
 
     def account(self, pair: str) -> PairAccount | None:  # noqa: ARG002 - the protocol
         """Return None: there is no account."""
@@ -160,10 +160,15 @@ class Guard:
         except Exception:
             logger.exception("Judging an entry into %s failed; it is refused.", pair)
             why = "the account cannot be judged (an error of the guard, see the log)"
-            return EntryDecision(pair, side, Outcome.BLOCK, ZERO, (why,), Rule.UNREADABLE)
+            return EntryDecision.because(pair, side, ZERO, Rule.UNREADABLE, why)
 
     def _decide(self, pair: str, side: Side, leverage: Decimal) -> EntryDecision:
         snapshot = self.monitor.snapshot
+        key = (pair, side, leverage)
+        judged, verdicts = self._verdicts
+        # As long as the account is the same and not too old, so is the verdict.
+        if snapshot and judged is snapshot and key in verdicts and self._is_young(pair, snapshot):
+            return verdicts[key]
         reading = self.monitor.reading(pair, snapshot)
         rules = self.settings.rules_for(pair)
         if snapshot and pair not in snapshot.rows:
@@ -171,22 +176,22 @@ class Guard:
             self.monitor.also_watch(pair)
         if snapshot is None or not 0 <= reading.age_seconds <= self._max_age:
             return decide(pair, side, reading, rules, self._max_age, leverage)
-        # As long as the account is the same and not too old, so is the verdict.
-        judged, verdicts = self._verdicts
         if judged is not snapshot:
             verdicts = {}
             self._verdicts = (snapshot, verdicts)
-        key = (pair, side, leverage)
-        if key not in verdicts:
-            verdicts[key] = decide(pair, side, reading, rules, self._max_age, leverage)
-        return verdicts[key]
+        verdicts[key] = decision = decide(pair, side, reading, rules, self._max_age, leverage)
+        return decision
+
+    def _is_young(self, pair: str, snapshot: Snapshot) -> bool:
+        return 0 <= self.monitor.age_of(pair, snapshot) <= self._max_age
 
     def account(self, pair: str) -> PairAccount | None:
         """Return the pair's account if there is one, it is readable and not too old."""
-        reading = self.monitor.reading(pair, self.monitor.snapshot)
-        row = reading.row
-        fresh = 0 <= reading.age_seconds <= self._max_age
-        return row if fresh and isinstance(row, PairAccount) and not row.is_absent else None
+        snapshot = self.monitor.snapshot
+        row = snapshot.rows.get(pair) if snapshot else None
+        if snapshot is None or not isinstance(row, PairAccount) or row.is_absent:
+            return None
+        return row if self._is_young(pair, snapshot) else None
 
     def claim(self, decision: EntryDecision) -> bool:
         """Use the room that the account leaves for a borrowed entry; False where it may be used already.

@@ -92,7 +92,7 @@ class Holdings(NamedTuple):
     @property
     def has_debt(self) -> bool:
         """Whether anything is owed. This, and no reported level, decides (recorded: 999 and 0 both occur)."""
-        return self.base_debt > 0 or self.quote_debt > 0
+        return bool(self.base_debt or self.quote_debt)
 
 
 @exact
@@ -102,10 +102,11 @@ def margin_level(holdings: Holdings, price: Decimal) -> Decimal:
     Source: FAQ, margin level = total asset value / (total borrowed + total accrued interest); it
     reproduces the recorded FETUSDT row.
     """
-    return _level(holdings, price)
+    return level_at(holdings, price)
 
 
-def _level(holdings: Holdings, price: Decimal) -> Decimal:
+def level_at(holdings: Holdings, price: Decimal) -> Decimal:
+    """`margin_level`, to be called in a context that is `exact`."""
     base, quote, base_debt, quote_debt = holdings
     debt = base_debt * price + quote_debt
     return (base * price + quote) / debt if debt else INFINITY
@@ -121,39 +122,38 @@ def liquidation_price(holdings: Holdings, ratio: Decimal) -> Decimal | None:
     Source: derived from the margin level (FAQ); with ratio 1.1575 it gives the recorded FETUSDT
     ``liquidatePrice`` to all its eight places.
     """
-    return _liquidation_price(holdings, ratio)
+    return price_at(holdings, ratio)
 
 
-def _liquidation_price(holdings: Holdings, ratio: Decimal) -> Decimal | None:
+def price_at(holdings: Holdings, ratio: Decimal) -> Decimal | None:
+    """`liquidation_price`, to be called in a context that is `exact`."""
     base, quote, base_debt, quote_debt = holdings
     slope = base - ratio * base_debt
     price = (ratio * quote_debt - quote) / slope if slope else ZERO
-    return price if price > 0 else None
+    return price if price > ZERO else None
 
 
 @exact
-def distance(price: Decimal, index_price: Decimal) -> Decimal:
-    """How far `price` is from `index_price`, as a fraction of the index price, never negative.
-
-    Source: recorded; ``liquidateRate`` is this times 100 with the sign of the move.
-    """
-    return abs(price - index_price) / index_price
-
-
-@exact
-def liquidation_distance(
-    holdings: Holdings, ratio: Decimal, index_price: Decimal, level: Decimal | None = None
-) -> Decimal:
+def liquidation_distance(holdings: Holdings, ratio: Decimal, index_price: Decimal) -> Decimal:
     """The move of the index price that liquidates, as a fraction of it; infinite where no price does.
 
-    0 where the level at the index price, which may be given, is at or below `ratio`: the account is being
-    liquidated now, and the price formula must not be asked (it can point far away, or below zero).
-    Source: as `liquidation_price`.
+    0 where the level at the index price is at or below `ratio`.
+    Source: as `liquidation_price`; recorded, ``liquidateRate`` is this times 100 with the sign of the move.
     """
-    if (_level(holdings, index_price) if level is None else level) <= ratio:
+    room = liquidation_room(holdings, ratio, index_price, level_at(holdings, index_price))
+    return room / index_price if room else ZERO
+
+
+def liquidation_room(holdings: Holdings, ratio: Decimal, index_price: Decimal, level: Decimal) -> Decimal:
+    """`liquidation_distance` in quote currency, given the level at the index price.
+
+    At or below `ratio` the account is being liquidated now, and the price formula must not be asked (it can
+    point far away, or below zero). To be called in a context that is `exact`.
+    """
+    if level <= ratio:
         return ZERO
-    price = _liquidation_price(holdings, ratio)
-    return INFINITY if price is None else abs(price - index_price) / index_price
+    price = price_at(holdings, ratio)
+    return INFINITY if price is None else abs(price - index_price)
 
 
 # Liquidation ratios by the maximum leverage of a tier, as `marginRatio` prints it. Source: FAQ, the
@@ -261,8 +261,8 @@ def implied_ratio_range(holdings: Holdings, liquidate_price: Decimal) -> tuple[D
     apart. Source: as `implied_liquidation_ratio`; prices are reported with at most eight places (recorded).
     """
     # The level moves one way with the price.
-    below = _level(holdings, max(liquidate_price - PLACE, ZERO))
-    above = _level(holdings, liquidate_price + PLACE)
+    below = level_at(holdings, max(liquidate_price - PLACE, ZERO))
+    above = level_at(holdings, liquidate_price + PLACE)
     return (below, above) if below < above else (above, below)
 
 
@@ -334,7 +334,7 @@ def _borrowed_bound(holdings: Holdings, side: Side, price: Decimal, level: Decim
 @exact
 def round_down(value: Decimal) -> Decimal:
     """Cut `value` to the eight places in which the exchange counts amounts, never upwards."""
-    return value.quantize(PLACE, rounding=ROUND_DOWN)
+    return value.quantize(PLACE, ROUND_DOWN)
 
 
 @exact

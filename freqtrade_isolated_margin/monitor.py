@@ -108,7 +108,6 @@ class Snapshot:
         return Reading(
             row=self.rows.get(pair),
             age_seconds=asked_at.age(now),
-            read_at=asked_at.date,
             tier_ratios=self.ratios.get(pair),
             trouble=trouble or self.trouble,
         )
@@ -439,6 +438,10 @@ class Monitor:
         if snapshot is None:
             return Reading(None, trouble=self._trouble)
         return snapshot.reading(pair, self._clock(), self._trouble)
+
+    def age_of(self, pair: str, snapshot: Snapshot) -> float:
+        """Return the seconds since `snapshot` asked for the pair's account."""
+        return snapshot.asked_at_of(pair).age(self._clock())
 
     def _serve(self, worker: _Worker) -> None:
         try:

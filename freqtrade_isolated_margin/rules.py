@@ -7,13 +7,11 @@ position increase, a lock, the protection or the status table.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal, localcontext
 from enum import StrEnum
-from functools import lru_cache
-from operator import attrgetter
-from typing import Annotated, Literal, NamedTuple, TypedDict
+from functools import cached_property
+from operator import itemgetter
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -28,14 +26,13 @@ from .margin import (
     Holdings,
     Side,
     TierRatios,
-    distance,
     exact,
     implied_ratio_range,
     largest_borrowed_entry,
-    liquidation_distance,
-    liquidation_price,
-    margin_level,
+    level_at,
+    liquidation_room,
     one_step_below,
+    price_at,
     published_liquidation_ratio,
     round_down,
 )
@@ -159,8 +156,7 @@ class Rule(StrEnum):
     OFF = "off"
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """The newest that is known of one pair's account, and how old that is.
 
     `row` is None where nothing was ever read. `age_seconds` counts from when it was asked for.
@@ -170,35 +166,44 @@ class Reading:
 
     row: Row | None
     age_seconds: float = 0.0
-    read_at: datetime | None = None
     tier_ratios: TierRatios | None = None
     trouble: str | None = None
 
 
-@dataclass(frozen=True)
-class EntryDecision:
-    """What one pair's account allows an entry on one side to be, and why.
+# What limits an entry: the rule, the factor that it leaves, and why, in words or as a figure and its limits.
+_Limit = tuple[Rule, Decimal, str | tuple[Decimal, Band]]
 
-    `decide` leaves the reasons to be put into words when they are first read: most never are.
-    """
 
+class _DecisionFields(NamedTuple):
     pair: str
     side: Side
     outcome: Outcome
     factor: Decimal
     """What the stake is multiplied with: 0 blocks, 1 changes nothing."""
-    reasons: tuple[str, ...]
-    """In words, with the numbers and the limits."""
     rule: Rule
     """What weighs most in it."""
+    limits: tuple[_Limit, ...]
+    """All that limits the entry; `reasons` says what of it tells."""
     max_stake: Decimal | None = None
     """Quote currency; the most that borrowed funding permits, None where entries are not borrowed."""
     margin_level: Decimal | None = None
     """The worse of the reported and the recomputed one; None without debt."""
     liquidation_distance: Decimal | None = None
     """The worse of the two, a fraction of the index price; None where no price liquidates."""
-    holds_until: datetime | None = None
-    """When the account that it rests on becomes too old."""
+
+
+class EntryDecision(_DecisionFields):
+    """What one pair's account allows an entry on one side to be, and why."""
+
+    @classmethod
+    def because(cls, pair: str, side: Side, factor: Decimal, rule: Rule, why: str) -> EntryDecision:
+        """Return a decision that rests on a single thing, which `why` says in words."""
+        return cls(pair, side, _outcome(factor), factor, rule, ((rule, factor, why),))
+
+    @cached_property
+    def reasons(self) -> tuple[str, ...]:
+        """In words, with the numbers and the limits. Worked out when first asked for: most never are."""
+        return _reasons(self.outcome, self.limits)
 
     @property
     def blocks(self) -> bool:
@@ -210,49 +215,34 @@ class EntryDecision:
         return f"{self.pair} {self.side}: {self.outcome}{share}: {'; '.join(self.reasons)}"
 
 
-class _Limit(NamedTuple):
-    """One of the things that limit an entry."""
-
-    rule: Rule
-    factor: Decimal
-    why: str
+def _outcome(factor: Decimal) -> Outcome:
+    if factor == ONE:
+        return Outcome.ALLOW
+    return Outcome.SHRINK if factor else Outcome.BLOCK
 
 
-class _FigureLimit(NamedTuple):
-    """A figure between two limits."""
-
-    rule: Rule
-    factor: Decimal
-    figure: Decimal
-    band: Band
-
-    @property
-    def why(self) -> str:
-        """The figure and its limits, in words."""
-        name, text = _FIGURES[self.rule]
-        shown, low, high = (
-            text(value) for value in (self.figure, self.band.block_below, self.band.full_above)
-        )
-        if self.figure <= self.band.block_below:
-            return f"{name} {shown} ≤ {low} (block_below)"
-        if self.figure >= self.band.full_above:
-            return f"{name} {shown} ≥ {high} (full_above)"
-        return f"{name} {shown} between {low} (block_below) and {high} (full_above)"
+@exact
+def _reasons(outcome: Outcome, limits: tuple[_Limit, ...]) -> tuple[str, ...]:
+    """Put into words what tells: everything that shrinks an entry, or else what is as low as the least."""
+    telling = sorted((limit for limit in limits if _factor(limit) < ONE), key=_factor)
+    if outcome is not Outcome.SHRINK:
+        lowest = min(map(_factor, limits))
+        telling = [limit for limit in limits if _factor(limit) == lowest]
+    words = (why if isinstance(why, str) else _in_words(rule, *why) for rule, _, why in telling)
+    return tuple(word for word in words if word)
 
 
-_AnyLimit = _Limit | _FigureLimit
+_factor = itemgetter(1)
 
 
-class _InWords:
-    """`EntryDecision.reasons` of a decision that has its limits instead."""
-
-    def __get__(self, decision: EntryDecision, _owner: type) -> tuple[str, ...]:
-        known = vars(decision)
-        known["reasons"] = reasons = _reasons(known["outcome"], known["limits"])
-        return reasons
-
-
-EntryDecision.reasons = _InWords()  # type: ignore[assignment]
+def _in_words(rule: Rule, figure: Decimal, band: Band) -> str:
+    name, text = _FIGURES[rule]
+    shown, low, high = (text(value) for value in (figure, band.block_below, band.full_above))
+    if figure <= band.block_below:
+        return f"{name} {shown} ≤ {low} (block_below)"
+    if figure >= band.full_above:
+        return f"{name} {shown} ≥ {high} (full_above)"
+    return f"{name} {shown} between {low} (block_below) and {high} (full_above)"
 
 
 def plain(value: Decimal, places: int) -> str:
@@ -293,18 +283,8 @@ def decide(
     row = reading.row
     unfit = _unfit(reading, max_age_seconds)
     if unfit is None and isinstance(row, PairAccount) and not row.is_absent:
-        judgement = _judge(row, side, reading.tier_ratios, rules, leverage)
-    else:
-        judgement = _judgement([unfit or _without_account(row, rules)])
-    holds_until = reading.read_at + _duration(max_age_seconds) if reading.read_at else None
-    decision = object.__new__(EntryDecision)
-    vars(decision).update(judgement, pair=pair, side=side, holds_until=holds_until)
-    return decision
-
-
-@lru_cache(maxsize=16)
-def _duration(seconds: float) -> timedelta:
-    return timedelta(seconds=seconds)
+        return _judge(row, pair, side, reading.tier_ratios, rules, leverage)
+    return _decision(pair, side, (unfit or _without_account(row, rules),))
 
 
 def _unfit(reading: Reading, max_age_seconds: float) -> _Limit | None:
@@ -313,10 +293,10 @@ def _unfit(reading: Reading, max_age_seconds: float) -> _Limit | None:
         return None
     trouble = f" ({reading.trouble})" if reading.trouble else ""
     if 0 <= reading.age_seconds <= max_age_seconds:
-        return _Limit(Rule.NOT_READ, ZERO, f"the account has not been read yet{trouble}")
+        return (Rule.NOT_READ, ZERO, f"the account has not been read yet{trouble}")
     age = f"{reading.age_seconds:.0f} s"
     why = f"the account is {age} old, the limit (max_age_seconds) is {max_age_seconds:g} s{trouble}"
-    return _Limit(Rule.MAX_AGE, ZERO, why)
+    return (Rule.MAX_AGE, ZERO, why)
 
 
 def _without_account(row: Row | None, rules: Rules) -> _Limit:
@@ -326,159 +306,154 @@ def _without_account(row: Row | None, rules: Rules) -> _Limit:
         why = row.why
     else:
         why = row.why if isinstance(row, Unreadable) else "nothing is known of it"
-        return _Limit(Rule.UNREADABLE, ZERO, f"the account is unreadable: {why}")
+        return (Rule.UNREADABLE, ZERO, f"the account is unreadable: {why}")
     if rules.entry_funding == "borrowed":
-        return _Limit(Rule.WITHOUT_ACCOUNT, ZERO, f"{why}, and entry_funding is borrowed")
+        return (Rule.WITHOUT_ACCOUNT, ZERO, f"{why}, and entry_funding is borrowed")
     factor = ONE if rules.without_account == "allow" else ZERO
-    return _Limit(Rule.WITHOUT_ACCOUNT, factor, f"{why} (without_account: {rules.without_account})")
+    return (Rule.WITHOUT_ACCOUNT, factor, f"{why} (without_account: {rules.without_account})")
 
 
-class _Judgement(TypedDict):
-    """What is in a decision, but for whose it is and how long it holds; its reasons are still limits."""
-
-    outcome: Outcome
-    factor: Decimal
-    rule: Rule
-    limits: list[_AnyLimit]
-    max_stake: Decimal | None
-    margin_level: Decimal | None
-    liquidation_distance: Decimal | None
-
-
-def _judgement(
-    limits: list[_AnyLimit], max_stake: Decimal | None = None, risk: _Risk | None = None
-) -> _Judgement:
+def _decision(
+    pair: str,
+    side: Side,
+    limits: tuple[_Limit, ...],
+    max_stake: Decimal | None = None,
+    level: Decimal = INFINITY,
+    distance: Decimal = INFINITY,
+) -> EntryDecision:
     # The order of the limits is the order of their weight, so the first of the least ones is the rule.
-    least = min(limits, key=_factor)
-    factor = ONE if least.factor >= 1 else round_down(least.factor) or ZERO
-    return {
-        "outcome": Outcome.BLOCK if factor == 0 else Outcome.ALLOW if factor == 1 else Outcome.SHRINK,
-        "factor": factor,
-        "rule": least.rule,
-        "limits": limits,
-        "max_stake": max_stake,
-        "margin_level": risk.level if risk else None,
-        "liquidation_distance": risk.distance if risk and risk.distance.is_finite() else None,
-    }
-
-
-_factor = attrgetter("factor")
-
-
-@exact
-def _reasons(outcome: Outcome, limits: list[_AnyLimit]) -> tuple[str, ...]:
-    """Put into words what tells: everything that shrinks an entry, or else what is as low as the least."""
-    telling = sorted((limit for limit in limits if limit.factor < 1), key=_factor)
-    if outcome is not Outcome.SHRINK:
-        lowest = min(limits, key=_factor).factor
-        telling = [limit for limit in limits if limit.factor == lowest]
-    return tuple(limit.why for limit in telling if limit.why)
+    rule, factor, _ = min(limits, key=_factor)
+    if ZERO < factor < ONE:
+        factor = round_down(factor) or ZERO
+    return EntryDecision(
+        pair,
+        side,
+        _outcome(factor),
+        factor,
+        rule,
+        limits,
+        max_stake,
+        None if level == INFINITY else level,
+        None if distance == INFINITY else distance,
+    )
 
 
 def _judge(
-    account: PairAccount, side: Side, tiers: TierRatios | None, rules: Rules, leverage: Decimal
-) -> _Judgement:
+    account: PairAccount, pair: str, side: Side, tiers: TierRatios | None, rules: Rules, leverage: Decimal
+) -> EntryDecision:
     """Judge an active account, or remember how it was judged: the next reads mostly find it unchanged."""
-    asked = (tiers, rules, leverage)
-    known: tuple[object, _Judgement] = account.memory.get(side, (None, None))
-    if known[0] == asked:
+    memory = account.memory
+    asked = (pair, tiers, rules, leverage)
+    known: tuple[object, EntryDecision] | None = memory.get(side)
+    if known and known[0] == asked:
         return known[1]
-    judgement = _judge_anew(account, side, tiers, rules, leverage)
-    account.memory[side] = (asked, judgement)
-    return judgement
+    decision = _judge_anew(account, pair, side, tiers, rules, leverage)
+    memory[side] = (asked, decision)
+    return decision
 
 
 @exact
 def _judge_anew(
-    account: PairAccount, side: Side, tiers: TierRatios | None, rules: Rules, leverage: Decimal
-) -> _Judgement:
-    risk = _assess(account, tiers, rules.level_tolerance)
-    limits = _standing(account, rules) + _risk_limits(risk, rules)
+    account: PairAccount, pair: str, side: Side, tiers: TierRatios | None, rules: Rules, leverage: Decimal
+) -> EntryDecision:
+    ratio, highest = tiers or (published_liquidation_ratio(account.margin_ratio),) * 2
+    if account.has_debt:
+        level, distance, contradiction = _assess(account, ratio, rules.level_tolerance)
+        limits = _figure_limits(level, distance, rules)
+    else:
+        level, distance, contradiction = INFINITY, INFINITY, None if account.index_price else _NO_PRICE
+        limits = _NO_DEBT
+    limits = _standing(account, rules, contradiction) + limits
     max_stake = None
     if rules.entry_funding == "borrowed":
-        max_stake = _max_stake(account.holdings, side, account.index_price, risk, rules, leverage)
-        limits.append(_funding(max_stake))
-    return _judgement(limits, max_stake, risk if risk.has_debt else None)
+        max_stake = ZERO if contradiction else _max_stake(account, side, level, highest, rules, leverage)
+        limits += (_funding(max_stake),)
+    return _decision(pair, side, limits, max_stake, level, distance)
+
+
+_NO_PRICE = "its index price is 0"
+_NO_DEBT: tuple[_Limit, ...] = ((Rule.NO_DEBT, ONE, "no debt"),)
 
 
 def _funding(max_stake: Decimal) -> _Limit:
     if max_stake == 0:
         why = "no borrowed entry keeps the account above margin_level and liquidation_distance block_below"
-        return _Limit(Rule.FUNDING, ZERO, why)
-    return _Limit(Rule.FUNDING, ONE, f"a borrowed stake up to {plain(max_stake, 8)} keeps the limits")
+        return (Rule.FUNDING, ZERO, why)
+    return (Rule.FUNDING, ONE, f"a borrowed stake up to {plain(max_stake, 8)} keeps the limits")
+
+
+def _standing(account: PairAccount, rules: Rules, contradiction: str | None) -> tuple[_Limit, ...]:
+    """Return the limits that count with and without debt: all that speaks against the account as a whole."""
+    limits: tuple[_Limit, ...] = ()
+    status = account.margin_level_status
+    if not account.status_is_known:
+        why = f"its status {status[:40]!r} is not one that Binance documents"
+        limits += ((Rule.STATUS, ZERO, why),)
+    elif status in rules.block_statuses:
+        limits += ((Rule.STATUS, ZERO, f"its status is {status} (block_statuses)"),)
+    if not account.trade_enabled:
+        why = "trading is disabled in its account (tradeEnabled false)"
+        limits += ((Rule.TRADE_ENABLED, ZERO, why),)
+    if contradiction:
+        limits += ((Rule.CONTRADICTION, ZERO, f"the account contradicts itself: {contradiction}"),)
+    return limits
+
+
+def _figure_limits(level: Decimal, distance: Decimal, rules: Rules) -> tuple[_Limit, ...]:
+    levels, distances = rules.margin_level, rules.liquidation_distance
+    return (
+        (Rule.LEVEL, levels.factor(level), (level, levels)),
+        (Rule.DISTANCE, distances.factor(distance), (distance, distances)),
+    )
+
+
+def _assess(account: PairAccount, ratio: Decimal, tolerance: Decimal) -> tuple[Decimal, Decimal, str | None]:
+    """Return the margin level and the liquidation distance of an account that is liquidated at `ratio`.
+
+    Each is the worse of what was reported and what was recomputed. The third is what contradicts itself.
+    """
+    _, holdings, reported_level, index, reported_price = account
+    if not index:
+        return ZERO, ZERO, _NO_PRICE
+    level = level_at(holdings, index)
+    room = liquidation_room(holdings, ratio, index, level)
+    contradiction = _apart(reported_level, level, tolerance)
+    if contradiction is None and room:
+        if reported_price:
+            room = min(room, abs(reported_price - index))
+            contradiction = _disbelief(holdings, reported_price, level)
+        else:
+            contradiction = _missing(price_at(holdings, ratio))
+    return min(level, reported_level), room / index if room else ZERO, contradiction
 
 
 # What Binance prints instead of a margin level without debt (recorded), and maybe above it.
 _NO_LEVEL = Decimal(999)
 
 
-def _standing(account: PairAccount, rules: Rules) -> list[_AnyLimit]:
-    """Return the limits that count with and without debt: what Binance says of the account in words."""
-    limits: list[_AnyLimit] = []
-    status = account.margin_level_status
-    if not account.status_is_known:
-        why = f"its status {status[:40]!r} is not one that Binance documents"
-        limits.append(_Limit(Rule.STATUS, ZERO, why))
-    elif status in rules.block_statuses:
-        limits.append(_Limit(Rule.STATUS, ZERO, f"its status is {status} (block_statuses)"))
-    if not account.trade_enabled:
-        why = "trading is disabled in its account (tradeEnabled false)"
-        limits.append(_Limit(Rule.TRADE_ENABLED, ZERO, why))
-    return limits
-
-
-class _Risk(NamedTuple):
-    """The figures that are judged: the worse of what was reported and what was recomputed."""
-
-    level: Decimal
-    distance: Decimal
-    ratio: Decimal
-    """The highest liquidation ratio that an entry may bring: of the tiers, and of the reported price."""
-    contradiction: str | None = None
-    has_debt: bool = True
-
-
-def _assess(account: PairAccount, tiers: TierRatios | None, tolerance: Decimal) -> _Risk:
-    holdings, index = account.holdings, account.index_price
-    has_debt = holdings.has_debt
-    ratio, highest = tiers or (published_liquidation_ratio(account.margin_ratio),) * 2
-    if index == 0:
-        return _Risk(ZERO, ZERO, highest, "its index price is 0", has_debt)
-    if not has_debt:
-        return _Risk(INFINITY, INFINITY, highest, has_debt=False)
-    recomputed = margin_level(holdings, index)
-    room = liquidation_distance(holdings, ratio, index, recomputed)
-    level = min(recomputed, account.margin_level)
-    apart = _apart(account.margin_level, recomputed, tolerance)
-    if apart or not room:
-        return _Risk(level, room, highest, apart)
-    reported = account.liquidate_price
-    if reported == 0:
-        # Recorded only without debt; with debt it can only mean that no price liquidates.
-        price = liquidation_price(holdings, ratio)
-        missing = "it owes, but its liquidation price is 0" if price and price >= PLACE else None
-        return _Risk(level, room, highest, missing)
-    low, high = implied_ratio_range(holdings, reported)
-    return _Risk(
-        level,
-        min(room, distance(reported, index)),
-        max(highest, min(high, HIGHEST_BELIEVABLE_RATIO)),
-        _disbelief(reported, low, high, recomputed),
-    )
-
-
 def _apart(reported: Decimal, recomputed: Decimal, tolerance: Decimal) -> str | None:
     # The level and the index price of one answer need not be of one moment: 0.2 % apart is on record.
-    if reported == _NO_LEVEL and recomputed >= _NO_LEVEL:
-        return None
     if abs(reported - recomputed) <= tolerance * recomputed:
+        return None
+    if reported == _NO_LEVEL and recomputed >= _NO_LEVEL:
         return None
     found = f"its margin level {plain(reported, 4)} is {plain(recomputed, 4)} at its index price"
     return f"{found}, more than {_percent(tolerance)} apart (level_tolerance)"
 
 
-def _disbelief(reported: Decimal, low: Decimal, high: Decimal, level: Decimal) -> str | None:
-    """Say why a liquidation price that means a ratio from `low` to `high` cannot be right, or None."""
+def _missing(price: Decimal | None) -> str | None:
+    """Say why 0 cannot be the liquidation price of an account that owes and is liquidated at `price`."""
+    # Recorded only without debt; with debt it can only mean that no price liquidates.
+    return "it owes, but its liquidation price is 0" if price and price >= PLACE else None
+
+
+def _disbelief(holdings: Holdings, reported: Decimal, level: Decimal) -> str | None:
+    """Say why a reported liquidation price cannot be right, given the level at the index price, or None."""
+    implied = level_at(holdings, reported)
+    if LOWEST_BELIEVABLE_RATIO <= implied <= HIGHEST_BELIEVABLE_RATIO and implied < level:
+        return None
+    # Nor as it is printed. But it is rounded, and one of the prices that it may stand for is enough.
+    low, high = implied_ratio_range(holdings, reported)
     if high < LOWEST_BELIEVABLE_RATIO or low > HIGHEST_BELIEVABLE_RATIO:
         shown = "no ratio at all" if low == INFINITY else plain(low, 4)
         return (
@@ -489,35 +464,25 @@ def _disbelief(reported: Decimal, low: Decimal, high: Decimal, level: Decimal) -
     return None
 
 
-def _risk_limits(risk: _Risk, rules: Rules) -> list[_AnyLimit]:
-    if not risk.has_debt:
-        limits: list[_AnyLimit] = [_Limit(Rule.NO_DEBT, ONE, "no debt")]
-    else:
-        level, room = rules.margin_level, rules.liquidation_distance
-        limits = [
-            _FigureLimit(Rule.LEVEL, level.factor(risk.level), risk.level, level),
-            _FigureLimit(Rule.DISTANCE, room.factor(risk.distance), risk.distance, room),
-        ]
-    if risk.contradiction:
-        why = f"the account contradicts itself: {risk.contradiction}"
-        limits.insert(0, _Limit(Rule.CONTRADICTION, ZERO, why))
-    return limits
-
-
 # Keeps the eight places of a sum within the precision of the context, whatever an account says.
 _MORE_THAN_ANYTHING = Decimal("1e30")
 
 
 def _max_stake(
-    holdings: Holdings, side: Side, price: Decimal, risk: _Risk, rules: Rules, leverage: Decimal
+    account: PairAccount, side: Side, level: Decimal, highest_ratio: Decimal, rules: Rules, leverage: Decimal
 ) -> Decimal:
-    """Return the largest stake, cut to eight places, up to which a borrowed entry stays above both limits."""
-    if risk.contradiction or price == 0:
-        return ZERO
+    """Return the largest stake, cut to eight places, up to which a borrowed entry stays above both limits.
+
+    `highest_ratio` is the highest liquidation ratio of the tiers: a larger loan may come to it.
+    """
+    holdings, price, reported = account.holdings, account.index_price, account.liquidate_price
+    if account.has_debt and reported:
+        _, implied = implied_ratio_range(holdings, reported)
+        highest_ratio = max(highest_ratio, min(implied, HIGHEST_BELIEVABLE_RATIO))
     min_level, min_distance = rules.margin_level.block_below, rules.liquidation_distance.block_below
-    value = largest_borrowed_entry(holdings, side, price, risk.ratio, min_level, min_distance)
-    if holdings.has_debt:
-        value = min(value, _largest_at_level(holdings, price, risk.level, min_level))
+    value = largest_borrowed_entry(holdings, side, price, highest_ratio, min_level, min_distance)
+    if account.has_debt:
+        value = min(value, _largest_at_level(holdings, price, level, min_level))
     stake = round_down(min(max(value, ZERO), _MORE_THAN_ANYTHING) / leverage)
     # The value itself may meet a limit, and both limits block where they are met; all below it are above.
     return stake if stake * leverage < value else one_step_below(stake)

@@ -464,8 +464,8 @@ awkward = st.text(st.sampled_from("ab _*[]()`\\\n\t~|>{}%é\u2028\x00.:"), max_s
 @given(awkward, awkward)
 def test_no_text_can_break_a_message(reason: str, trouble: str) -> None:
     """Whatever an exchange or an error says comes through as text, on one line, and is not too long."""
-    decision = EntryDecision("A_B/USDT", Side.LONG, Outcome.BLOCK, D(0), (reason,), Rule.UNREADABLE)
-    unread = EntryDecision("A_B/USDT", Side.LONG, Outcome.BLOCK, D(0), (reason,), Rule.MAX_AGE)
+    decision = EntryDecision.because("A_B/USDT", Side.LONG, D(0), Rule.UNREADABLE, reason)
+    unread = EntryDecision.because("A_B/USDT", Side.LONG, D(0), Rule.MAX_AGE, reason)
     alerts = Alerts(Settings())
     lines = alerts.look([(decision, None)], 0.0) + alerts.look([(unread, None)], 1.0, trouble)
     assert len(lines) == 2
@@ -494,13 +494,15 @@ accounts = st.none() | st.sampled_from(
 @st.composite
 def decisions(draw: st.DrawFn) -> Seen:
     """Any verdict on any figures, whether or not they belong together."""
-    decision = EntryDecision(
+    decision = EntryDecision.because(
         pair=draw(st.sampled_from(["A/USDT", "B/USDT"])),
         side=Side.LONG,
-        outcome=draw(st.sampled_from(Outcome)),
         factor=draw(st.sampled_from([D(0), D("0.5"), D(1)])),
-        reasons=tuple(draw(st.lists(st.text(max_size=5), max_size=2))),
         rule=draw(st.sampled_from(Rule)),
+        why=draw(st.text(max_size=10)),
+    )
+    decision = decision._replace(
+        outcome=draw(st.sampled_from(Outcome)),
         margin_level=draw(figures),
         liquidation_distance=draw(figures),
     )

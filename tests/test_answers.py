@@ -147,6 +147,15 @@ def test_what_is_written_in_another_way_is_left_to_the_decoder(old: str, new: st
         assert AnswerReader().read(text) is None
 
 
+@pytest.mark.parametrize("nothing", ['{"baseAsset":}', "{}", "", '{"baseAsset":},{"baseAsset":}'])
+def test_rows_without_anything_in_them_are_left_to_the_decoder(nothing: str) -> None:
+    """What surrounds a row is no row, whether one is known or not."""
+    reader = AnswerReader()
+    for _ in range(2):
+        assert reader.read(f'{{"assets":[{nothing}]}}') is None
+        reader.read(GOOD)
+
+
 @pytest.mark.parametrize("cut", range(0, len(GOOD), 7))
 def test_an_answer_that_breaks_off_is_not_read(cut: int) -> None:
     """Not even when all that there is of it stood in the answer before."""
@@ -234,7 +243,7 @@ def test_only_the_newest_answer_is_remembered() -> None:
     newest = reader.read(written(answer(long_row())))
     assert newest is not None
     assert reader.read("<html>") is None
-    assert [known.row for known in reader._newest] == list(newest.rows.values())
+    assert [known for _, known in reader._rows] == list(newest.rows.values())
 
 
 def test_a_row_that_came_twice_is_readable_when_it_comes_once() -> None:

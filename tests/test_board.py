@@ -145,13 +145,13 @@ def row_at(pair: str, level: str, *, age: float = 1.0, **more: Any) -> Row:
     owed = more.pop("quote_debt", 1000)
     symbol = pair.replace("/", "")
     held = account(symbol=symbol, base_total=Decimal(level) * owed / 50_000, quote_debt=owed, **more)
-    reading = Reading(held, age, NOW)
+    reading = Reading(held, age)
     return row_of(decide(pair, Side.LONG, reading, RULES, MAX_AGE), reading, RULES, MAX_AGE)
 
 
 def row_without(pair: str, row: Any) -> Row:
     """The row of a pair with whatever was read of it."""
-    reading = Reading(row, 1.0, NOW)
+    reading = Reading(row, 1.0)
     return row_of(decide(pair, Side.LONG, reading, RULES, MAX_AGE), reading, RULES, MAX_AGE)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from freqtrade_isolated_margin.demo import Order, Tally, Verdicts, _compare
 from freqtrade_isolated_margin.margin import Side
-from freqtrade_isolated_margin.rules import EntryDecision, Outcome, Rule
+from freqtrade_isolated_margin.rules import EntryDecision, Rule
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,9 +54,8 @@ class Watched:
     def __init__(self, **factors: str) -> None:
         decisions = {}
         for name, factor in factors.items():
-            outcome = {"0": Outcome.BLOCK, "1": Outcome.ALLOW}.get(factor, Outcome.SHRINK)
             pair = f"{name}/USDT"
-            decisions[pair] = EntryDecision(pair, Side.LONG, outcome, Decimal(factor), (), Rule.LEVEL)
+            decisions[pair] = EntryDecision.because(pair, Side.LONG, Decimal(factor), Rule.LEVEL, "")
         self.history = [Verdicts(100.0, decisions)]
 
     def verdicts_at(self, moment: float) -> list[dict[str, EntryDecision]]:

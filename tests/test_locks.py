@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -216,7 +215,7 @@ def test_a_lock_is_only_set_when_no_side_may_enter(
     bot = Bot("BTC", can_short=True)
     bot.monitor.read(BTC=GOOD)
     allowed = bot.guard.decision("BTC/USDT", Side.SHORT)
-    blocked = replace(allowed, outcome=Outcome.BLOCK, rule=Rule.FUNDING)
+    blocked = allowed._replace(outcome=Outcome.BLOCK, rule=Rule.FUNDING)
     sides = {Side.LONG: blocked, Side.SHORT: blocked if short_blocks else allowed}
     monkeypatch.setattr(bot.guard, "decision", lambda _pair, side: sides[side])
     bot.loop()

@@ -18,7 +18,6 @@ from freqtrade_isolated_margin.margin import (
     Tier,
     after_entry,
     believable_ratio,
-    distance,
     implied_liquidation_ratio,
     implied_ratio_range,
     largest_borrowed_entry,
@@ -65,8 +64,9 @@ def test_the_recorded_liquidation_price_implies_its_ratio(fet: PairAccount) -> N
 
 def test_the_recorded_rate_is_the_distance_in_percent(fet: PairAccount) -> None:
     """`liquidateRate` is the distance times 100, with the sign of the move."""
-    moved = distance(fet.liquidate_price, fet.index_price)
-    assert moved.quantize(D("1e-8")) == -fet.liquidate_rate / 100 == D("0.14269087")
+    moved = liquidation_distance(fet.holdings, D("1.1575"), fet.index_price)
+    assert abs(moved - -fet.liquidate_rate / 100) < D("2e-8")
+    assert fet.liquidate_rate == D("-14.269087")
 
 
 def test_the_recorded_level_is_near_the_one_at_the_index_price(fet: PairAccount) -> None:
@@ -182,7 +182,10 @@ def test_below_the_ratio_a_far_price_does_not_count() -> None:
 
 def test_a_distance_is_never_negative() -> None:
     """Up and down count alike."""
-    assert distance(D(90), D(100)) == distance(D(110), D(100)) == D("0.1")
+    long, short = holdings("1.05", quote_debt="90"), holdings(quote="115.5", base_debt="1")
+    for account, price in ((long, 90), (short, 110)):
+        assert liquidation_price(account, D("1.05")) == price
+        assert liquidation_distance(account, D("1.05"), D(100)) == D("0.1")
 
 
 # ----- ratios
@@ -356,7 +359,7 @@ def test_the_callers_context_is_as_it_was(fet: PairAccount) -> None:
         liquidation_distance(fet.holdings, D("1.1575"), fet.index_price)
         assert getcontext() is callers
         with pytest.raises(DivisionByZero):
-            distance(D(1), D(0))
+            liquidation_distance(holdings(quote="1000", base_debt="0.018"), D("1.05"), D(0))
         assert getcontext() is callers
 
 

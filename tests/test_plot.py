@@ -88,7 +88,7 @@ def decided(minute: float, outcome: Outcome) -> NewDecision:
     """A decision, so many minutes after the beginning."""
     factor = {"allow": Decimal(1), "shrink": Decimal("0.5"), "block": Decimal(0)}[outcome]
     at = round(T0 + minute * MINUTE)
-    return NewDecision(at, EntryDecision(PAIR, Side.LONG, outcome, factor, ("why",), Rule.LEVEL))
+    return NewDecision(at, EntryDecision.because(PAIR, Side.LONG, factor, Rule.LEVEL, "why"))
 
 
 def order(side: str, minute: float, price: float, *, filled: float = 1, is_short: bool = False) -> None:

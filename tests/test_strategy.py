@@ -41,10 +41,8 @@ class Verdict:
         self.asked.append((pair, side, leverage))
         if self.broken:
             raise RuntimeError("broken on purpose")
-        outcome = Outcome.BLOCK if self.factor == 0 else Outcome.ALLOW if self.factor == 1 else Outcome.SHRINK
-        return EntryDecision(
-            pair, side, outcome, self.factor, ("because",), Rule.LEVEL, max_stake=self.max_stake
-        )
+        decision = EntryDecision.because(pair, side, self.factor, Rule.LEVEL, "because")
+        return decision._replace(max_stake=self.max_stake)
 
     def account(self, pair: str) -> None:
         return None
