@@ -130,7 +130,7 @@ class Recorded:
     read_at: int
     kind: str
     text: str
-    figures: tuple[str, ...] | None
+    figures: tuple[str | None, ...] | None
     """The columns of `Account` from `index_price` on; None where there is no account."""
 
     @cached_property
@@ -141,7 +141,7 @@ class Recorded:
     def read(self) -> Row | None:
         """Return the account, read as strictly as one that just came; None if it was not read."""
         if self.kind == "account" and self.figures:
-            built = _built(_content(self.text)["row"], self.figures)
+            built = _built(_content(self.text), self.figures)
             return parse_answer({"assets": [built]}).rows[built["symbol"]]
         if self.kind == "absent":
             return Absent(self.text)
@@ -227,8 +227,19 @@ def _taken_apart(account: PairAccount, ratios: TierRatios | None) -> tuple[str, 
     return json.dumps(content, separators=(",", ":")), tuple(f"{figure:f}" for figure in figures)
 
 
-def _built(row: Mapping[str, Any], figures: tuple[str, ...]) -> dict[str, Any]:
+def _with_first_figures(parts: _Parts) -> str:
+    """Return the text of a new content: which figures of an account change is not known before they do."""
+    if parts.figures is None:
+        return parts.text
+    return json.dumps({**json.loads(parts.text), "figures": parts.figures}, separators=(",", ":"))
+
+
+def _built(content: Mapping[str, Any], stored: Sequence[str | None]) -> dict[str, Any]:
     """Return the row as Binance sent it."""
+    row = content["row"]
+    figures = [
+        first if figure is None else figure for figure, first in zip(stored, content["figures"], strict=True)
+    ]
     index_price, margin_level, liquidate_price, liquidate_rate, base_of_btc, quote_of_btc = figures
     return {
         **row,
@@ -689,15 +700,15 @@ class Writer:
             if held and held.parts == parts and 0 <= read.read_at - held.at < _ROW_MS:
                 continue
             if held and (held.parts.kind, held.parts.text) == (parts.kind, parts.text):
-                content = held.content
+                content, first = held.content, held.first
             else:
-                content = _new_id(connection, Content, {"kind": parts.kind, "text": parts.text})
+                text, first = _with_first_figures(parts), parts.figures
+                content = _new_id(connection, Content, {"kind": parts.kind, "text": text})
             if pair not in pairs:
                 pairs[pair] = _id_of(connection, pair)
-            figures = parts.figures or (None,) * len(_FIGURES)
-            row_ = dict(zip(_FIGURES, figures, strict=True))
-            rows.append({"read_id": read_id, "pair_id": pairs[pair], "content_id": content, **row_})
-            last[pair] = _Last(parts, read.read_at, content)
+            figures = _changed(parts.figures, first)
+            rows.append({"read_id": read_id, "pair_id": pairs[pair], "content_id": content, **figures})
+            last[pair] = _Last(parts, read.read_at, content, first)
             if parts.kind == _LEFT:
                 del last[pair]
         if rows:
@@ -716,6 +727,8 @@ class _Last(NamedTuple):
     parts: _Parts
     at: int
     content: int
+    first: tuple[str, ...] | None
+    """The figures of the content."""
 
 
 class _ReadRow(NamedTuple):
@@ -731,6 +744,18 @@ _FIGURES = (
     "base_net_of_btc",
     "quote_net_of_btc",
 )
+
+
+def _changed(figures: Sequence[str] | None, first: Sequence[str] | None) -> dict[str, str | None]:
+    """Return the columns of the figures, None for those that are as in the content."""
+    if figures is None or first is None:
+        return dict.fromkeys(_FIGURES)
+    return {
+        name: None if figure == was else figure
+        for name, figure, was in zip(_FIGURES, figures, first, strict=True)
+    }
+
+
 _CHANGING = tuple(getattr(Account, name) for name in _FIGURES)
 _COLUMNS = (Content.kind, Content.text, *_CHANGING)
 

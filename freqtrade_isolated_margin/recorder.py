@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import TypeVar
 
 from .history import (
@@ -39,6 +40,8 @@ _RECALL_AGAIN_SECONDS = 600.0
 _PURGE_SECONDS = 3600.0
 _LOOK_SECONDS = WANTED_SECONDS / 10
 _DAY_MS = 24 * 3600 * 1000
+# Less is not worth a row of its own: a day of 20 shrunk pairs would take more than twice as much.
+_FACTOR_STEP = Decimal("0.01")
 
 
 class Recorder:
@@ -103,9 +106,13 @@ class Recorder:
         self._news.set()
 
     def decided(self, decision: EntryDecision, now: int) -> None:
-        """Store a decision, at `now` in milliseconds, if it has changed or the last is a minute old."""
+        """Store a decision, at `now` in milliseconds, if it has changed or the last is a minute old.
+
+        A factor between 0 and 1 moves with every read; it has changed when it is `_FACTOR_STEP` away. What it
+        was in between follows from the accounts, which are all stored.
+        """
         last = self._stored.get(decision.pair)
-        unchanged = last and (last.decision is decision or _same(last.decision, decision))
+        unchanged = last and (last.decision is decision or _alike(last.decision, decision))
         # A clock that was set back begins anew.
         if last and unchanged and 0 <= now - last.at < ROW_SECONDS * 1000:
             return
@@ -230,13 +237,9 @@ class Recorder:
         self._history.purge(self._key, milliseconds(now.wall) - self._retention_ms)
 
 
-def _same(one: EntryDecision, other: EntryDecision) -> bool:
-    return (one.outcome, one.rule, one.factor, one.side) == (
-        other.outcome,
-        other.rule,
-        other.factor,
-        other.side,
-    )
+def _alike(one: EntryDecision, other: EntryDecision) -> bool:
+    same = (one.outcome, one.rule, one.side) == (other.outcome, other.rule, other.side)
+    return same and abs(one.factor - other.factor) < _FACTOR_STEP
 
 
 def _drop(queue: deque[T], done: list[T]) -> None:

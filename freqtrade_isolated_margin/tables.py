@@ -89,7 +89,7 @@ class Read(Base):
 
 
 class Content(Base):
-    """What seldom changes of a pair's account, as JSON under Binance's names."""
+    """What seldom changes of a pair's account, as JSON under Binance's names, and its first figures."""
 
     __tablename__ = "margin_contents"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -99,7 +99,10 @@ class Content(Base):
 
 
 class Account(Base):
-    """A pair's account at one read: what changes with the prices, and the rest by reference."""
+    """A pair's account at one read: what changes with the prices, and the rest by reference.
+
+    A figure is NULL where it is as in the content: a liquidation price stays the same for an hour.
+    """
 
     __tablename__ = "margin_accounts"
     # In the order of time and without another index: a day of 20 pairs is 170,000 rows.

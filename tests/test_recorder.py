@@ -161,6 +161,17 @@ def test_a_decision_is_stored_when_it_changes_and_once_a_minute(
     assert sorted(stored) == [(0, "block"), (5, "shrink"), (60, "block"), (62, "shrink")]
 
 
+def test_a_factor_is_stored_once_it_has_moved_noticeably(run: Callable[..., Recorder], url: str) -> None:
+    """By a hundredth since it was stored last, however slowly, and at once where it comes to a limit."""
+    recorder = run(url)
+    shrunk = ("1.5000", "1.5074", "1.4927", "1.5076", "1.5149", "1.5151", "1.25", "1.2501")
+    for second, level in enumerate(shrunk):
+        recorder.decided(judged(level), BEFORE + second * 1000)
+    recorder.stop()
+    stored = [((found.at - BEFORE) // 1000, found.outcome) for found in decisions(url)]
+    assert stored == [(0, "shrink"), (3, "shrink"), (5, "shrink"), (6, "block"), (7, "shrink")]
+
+
 def test_a_futures_pair_is_stored_under_its_spot_pair(run: Callable[..., Recorder], url: str) -> None:
     """It has the same account."""
     recorder = run(url)
