@@ -150,6 +150,11 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--userdir", default="user_data", help="its configuration and strategy; default: user_data"
     )
+    parser.add_argument(
+        "--write",
+        metavar="FOLDER",
+        help="play nothing, but write the same fall, slowed to a day, as candles and history for backtests",
+    )
 
 
 def _demo(parsed: argparse.Namespace) -> int:

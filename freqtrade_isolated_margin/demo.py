@@ -59,6 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
             f"There is no {config_file}: run the demo in a clone of the project, or give --userdir."
         )
         return 2
+    if arguments.write:
+        from .demo_day import write_day  # noqa: PLC0415 - the demo itself needs none of freqtrade's
+
+        return write_day(console, user_data, Path(arguments.write))
     # Whoever ends the demo with a signal gets the same clean end as with Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="isolated-margin-demo-") as folder:

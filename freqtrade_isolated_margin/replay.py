@@ -6,9 +6,11 @@ import hashlib
 import logging
 import os
 import pickle
+import re
 import sys
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -21,9 +23,9 @@ from . import __version__
 from .account import PairAccount, Row
 from .columns import UNKNOWN, Span, Values, blocked_spans, values_of
 from .errors import IsolatedMarginError
-from .history import History, Recorded, milliseconds, moment, open_history
+from .history import History, Recorded, milliseconds, open_history
 from .margin import ONE, Side
-from .rules import EntryDecision, Reading, decide
+from .rules import EntryDecision, Reading, Rule, decide
 from .settings import Settings, spot_pair
 from .tables import HistoryError
 
@@ -62,6 +64,7 @@ class Replay:
         self._known: _Known = {}
         self._claimed: dict[str, int] = {}
         self._copy: str | None = None
+        self._tally = _Tally()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the database here and put what was looked up into a file: each epoch gets a judge sent."""
@@ -86,6 +89,17 @@ class Replay:
         """Forget at which moment the former backtest ended, and what it used up."""
         self.now = None
         self._claimed.clear()
+        self._tally.tell()
+
+    def tell(self, strategy: str) -> None:
+        """Log at the end of each backtest of `strategy` what became of its entries."""
+        self._tally.strategy = strategy
+        # freqtrade has no hook for the end: it is when the judge goes, at the latest with the process.
+        weakref.finalize(self, self._tally.tell)
+
+    def count(self, decision: EntryDecision, *, refused: bool) -> None:
+        """Note an entry, or an increase of a position, that was refused, or whose stake was cut."""
+        self._tally.counts[decision.pair, decision.rule if refused else None] += 1
 
     def load(self, opens: Mapping[str, Sequence[int]], length: int) -> None:
         """Look up the accounts of some pairs' candles at once, given by their opens and their length.
@@ -147,7 +161,7 @@ class Replay:
         self, pair: str, side: Side, recorded: Recorded, row: Row | None, at: int, leverage: Decimal = ONE
     ) -> EntryDecision:
         age = (at - recorded.read_at) / 1000
-        reading = Reading(row, age, moment(recorded.read_at), recorded.tier_ratios)
+        reading = Reading(row, age, recorded.tier_ratios)
         rules = self.settings.rules_for(pair)
         return decide(pair, side, reading, rules, float(self.settings.max_age_seconds), leverage)
 
@@ -203,6 +217,25 @@ class Replay:
         return blocked_spans(self._open(), self._keys, pair, min(known), max(known))
 
 
+class _Tally:
+    """How many entries were refused, by pair and rule, and how many stakes were cut (None)."""
+
+    def __init__(self) -> None:
+        self.strategy: str | None = None
+        self.counts: Counter[tuple[str, Rule | None]] = Counter()
+
+    def tell(self) -> None:
+        """Log a line for each pair, if that is wanted, and begin anew."""
+        for pair in sorted({pair for pair, _ in self.counts}) if self.strategy else ():
+            rules = {rule: count for (of, rule), count in self.counts.most_common() if of == pair and rule}
+            why = f" ({', '.join(f'{rule} {count}' for rule, count in rules.items())})" if rules else ""
+            logger.info(
+                "%s, %s: %s entries refused%s, %s stakes cut.",
+                self.strategy, pair, sum(rules.values()), why, self.counts[pair, None],
+            )  # fmt: skip
+        self.counts.clear()
+
+
 @lru_cache(maxsize=1)
 def _copied(file: str) -> _Known:
     with open(file, "rb") as copy:  # noqa: PTH123 - as quick as it gets
@@ -224,12 +257,14 @@ def names_any(words: Sequence[str], strategy: type, folder: str | os.PathLike[st
                 is_parent = any(parent.__module__ == name for parent in strategy.__mro__)
                 if is_parent or any(Path(file).is_relative_to(place) for place in near):
                     files.add(Path(file))
-        sources = [file.read_text() for file in files]
+        sources = [_SETTING.sub("", file.read_text()) for file in files]
     except (KeyError, OSError, ValueError):
         return True
     return any(word in source for source in sources for word in words)
 
 
+# A setting, and not the column of the same name.
+_SETTING = re.compile(r"""["']margin_level["']\s*:\s*\{\s*["'](?:block_below|full_above)["']""")
 _NOT_OF_THE_USER = {"freqtrade", __name__.partition(".")[0]}
 
 

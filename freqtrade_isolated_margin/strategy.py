@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from math import floor, isfinite, isnan, nan, nextafter
+from math import floor, gcd, isfinite, isnan, nan, nextafter
 from typing import Any, ClassVar, NamedTuple, cast
 from uuid import uuid4
 
@@ -130,7 +130,10 @@ class IsolatedMarginMixin(IStrategy):  # type: ignore[misc]
     def advise_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         """Add the columns that charts show, before the strategy's own (freqtrade's hook)."""
         if isinstance(self._margin_judge, Replay):
-            _go_to(self, self._margin_judge, None)
+            if self._margin_charts is self._margin_judge:
+                # Its columns are made with the limits of this epoch.
+                _go_to(self, self._margin_judge, None)
+            self._margin_judge.now = None
             _load(self, self._margin_judge, {metadata["pair"]: _opens(dataframe)})
         if not _wants_charts(self):
             return super().advise_indicators(dataframe, metadata)
@@ -217,7 +220,8 @@ def _start_guard(strategy: IsolatedMarginMixin, settings: Settings) -> None:
 
 def _start_replay(strategy: IsolatedMarginMixin, settings: Settings) -> None:
     detail = strategy.config.get("timeframe_detail") or strategy.timeframe
-    step = timedelta(seconds=min(map(timeframe_to_seconds, (detail, strategy.timeframe))))
+    # Not the shorter of the two: of 5m and 3m the candles open at 3, 5, 6, 9, 10 …
+    step = timedelta(seconds=gcd(*map(timeframe_to_seconds, (detail, strategy.timeframe))))
     try:
         check_funding(strategy.config, settings)
         judge = Replay(settings, strategy.config, step)
@@ -230,6 +234,8 @@ def _start_replay(strategy: IsolatedMarginMixin, settings: Settings) -> None:
             f"The configuration's {both} win over the strategy's: as a parameter of hyperopt they do nothing."
         )
     strategy._margin_judge = judge
+    if strategy.config.get("runmode") == RunMode.BACKTEST:
+        judge.tell(type(strategy).__name__)
     if _uses_columns(strategy):
         strategy._margin_charts = judge
     elif settings.charts:
@@ -341,6 +347,7 @@ def _may_enter(strategy: IsolatedMarginMixin, judge: Judge, kwargs: dict[str, An
         # The stake was cut to it already; this catches what freqtrade or a strategy changed since.
         value = float(kwargs["amount"]) * float(kwargs["rate"])
         if not value <= float(decision.max_stake) * (1 + _FLOAT_SLACK):
+            _count(judge, decision, refused=True)
             logger.log(
                 _level(judge),
                 "Entry refused, its value %s is above the largest that is safe: %s",
@@ -406,6 +413,7 @@ def _cut(
     untouched = decision.factor == ONE and left == wanted
     too_small = not isfinite(left) or left <= 0 or (min_stake is not None and left < min_stake)
     if too_small and not untouched:
+        _count(judge, decision, refused=True)
         logger.log(
             _level(judge),
             "Entry refused, %s left of %s is below the minimum stake: %s",
@@ -415,14 +423,22 @@ def _cut(
         )
         return 0.0
     if decision.max_stake is not None and not judge.claim(decision):
+        _count(judge, decision, refused=True)
         logger.log(
             _level(judge), "Entry refused, another was allowed since the account was read: %s", decision
         )
         return 0.0
     if untouched:
         return stake
+    _count(judge, decision, refused=False)
     logger.log(_level(judge), "Stake cut from %s to %s: %s", stake, left, decision)
     return left
+
+
+def _count(judge: Judge, decision: EntryDecision, *, refused: bool) -> None:
+    """Note what became of an entry of a backtest, which says it at its end."""
+    if isinstance(judge, Replay):
+        judge.count(decision, refused=refused)
 
 
 def _level(judge: Judge) -> int:
@@ -608,6 +624,7 @@ def _log_change(strategy: IsolatedMarginMixin, decision: EntryDecision) -> None:
 
 def _log_refusal(strategy: IsolatedMarginMixin, decision: EntryDecision) -> None:
     """Log a refusal, once until the pair's verdict changes: freqtrade tries again in every loop."""
+    _count(_judge(strategy), decision, refused=True)
     told = strategy._margin_told
     key = f"{decision.pair} refused"
     if told is None or told.get(key) != (decision.outcome, decision.rule):
@@ -620,6 +637,10 @@ def _log_refusal(strategy: IsolatedMarginMixin, decision: EntryDecision) -> None
 
 
 def _wants_charts(strategy: IsolatedMarginMixin) -> bool:
+    judge = strategy._margin_judge
+    if isinstance(judge, Replay):
+        # As they were at its start: freqtrade warns of a parameter of hyperopt that indicators are made with.
+        return judge.settings.charts
     try:
         settings = _settings(strategy)
     except OperationalException:
@@ -661,7 +682,6 @@ def _load_all(strategy: IsolatedMarginMixin, judge: Replay, data: Mapping[str, D
     :raises OperationalException: where it has none at all.
     """
     opens = {pair: _opens(dataframe) for pair, dataframe in data.items()}
-    _go_to(strategy, judge, None)
     _load(strategy, judge, opens)
     timerange = TimeRange.parse_timerange(strategy.config.get("timerange"))
     shares: dict[str, float] = {}
