@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint pytest fuzz soak fault-matrix clean help
+.PHONY: demo test lint pytest fuzz soak fault-matrix bench clean help
 
 help:
 	@echo "make demo    watch a real freqtrade trade, guarded, against a local exchange (about 90 s)"
@@ -14,6 +14,7 @@ help:
 	@echo "make fuzz    tens of thousands of random answers and events (about 20 minutes; FUZZ_FACTOR=3 for more)"
 	@echo "make soak    several bots, 100 pairs, faults and kills (60 minutes; MINUTES=300 for more)"
 	@echo "make fault-matrix   write docs/fault-matrix.md anew from what the tests observe"
+	@echo "make bench   measure what it costs, beside what else there is, and write docs/benchmark.md (about 12 minutes)"
 	@echo "make clean   remove the virtual environment and caches"
 
 demo: $(VENV)/.package
@@ -39,6 +40,9 @@ soak: $(VENV)/.dev
 fault-matrix: $(VENV)/.dev
 	FAULT_MATRIX_WRITE=1 $(BIN)/pytest tests/test_fault_matrix.py -n 0
 
+bench: $(VENV)/.bench
+	$(BIN)/python -m bench
+
 $(VENV)/.package: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed, with its venv module"; exit 1; }
 	@echo "Setting up $(VENV) (freqtrade and what it needs; a minute or two, once) …"
@@ -48,6 +52,10 @@ $(VENV)/.package: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.package
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.package
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
 clean:

@@ -14,7 +14,6 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import cycle
 from random import Random
@@ -22,7 +21,7 @@ from typing import Any
 
 import ccxt
 
-from freqtrade_isolated_margin.account import AccountsAnswer
+from freqtrade_isolated_margin.account import AccountsAnswer, PairAccount
 from freqtrade_isolated_margin.answers import AnswerReader
 from freqtrade_isolated_margin.margin import Side
 from freqtrade_isolated_margin.rules import EntryDecision, Reading, Rules, decide
@@ -38,7 +37,6 @@ Task = Callable[[], object]
 ROWS = (5, 20, 100, 700)
 _READS, _EARLY_READS = 10_000, 100
 _RULES = Rules()
-_READ_AT = datetime(2026, 1, 2, tzinfo=UTC)
 _NO_SDK = "binance-sdk-margin-trading is not installed"
 
 
@@ -123,10 +121,7 @@ def _bytes(answer: Mapping[str, Any]) -> bytes:
 def _decisions(answer: AccountsAnswer | None) -> list[EntryDecision]:
     if answer is None:
         raise AssertionError("an answer of the documented shape must be read row by row")
-    return [
-        decide(symbol, Side.LONG, Reading(row, 1.0, _READ_AT), _RULES, 60.0)
-        for symbol, row in answer.rows.items()
-    ]
+    return [decide(symbol, Side.LONG, Reading(row, 1.0), _RULES, 60.0) for symbol, row in answer.rows.items()]
 
 
 def _read(reader: AnswerReader, body: bytes) -> list[EntryDecision]:
@@ -168,6 +163,8 @@ def _figure(
         "reached": ratio < most,
         "rounds": rounds,
         "note": note,
+        "unit": "s",
+        "kind": "processor time",
     }
 
 
@@ -226,6 +223,8 @@ def growth(figures: list[Figure]) -> list[Figure]:
             "reached": a_row[most] <= 1.25 * a_row[fewest],
             "rounds": by_rows[most]["rounds"],
             "note": "",
+            "unit": "s",
+            "kind": "processor time",
         }
     ]
 
@@ -269,14 +268,15 @@ def one_decision(rows: int) -> Figure:
     answer = AnswerReader().read(_bytes(_answer(rows)).decode())
     if answer is None:
         raise AssertionError("an answer of the documented shape must be read row by row")
-    readings = {symbol: Reading(row, 1.0, _READ_AT) for symbol, row in answer.rows.items()}
+    readings = {symbol: Reading(row, 1.0) for symbol, row in answer.rows.items()}
+    memories = {symbol: row.memory for symbol, row in answer.rows.items() if isinstance(row, PairAccount)}
     owing = [f"A{number}USDT" for number in range(min(rows, 5))]
     levels = dict.fromkeys(readings, 2.0)
     repeats = 20
 
     def decisions() -> object:
         for symbol in owing * (repeats // len(owing)):
-            vars(readings[symbol].row).clear()
+            memories[symbol].clear()
             decide(symbol, Side.LONG, readings[symbol], _RULES, 60.0)
         return None
 
@@ -317,7 +317,7 @@ def memory(rows: int = 100) -> Figure:
     tracemalloc.stop()
     ratio = held[_READS] / held[_EARLY_READS]
     return {
-        "what": f"bytes held after {_READS} reads of {rows} rows",
+        "what": f"memory held after {_READS} reads of {rows} rows",
         "ours": held[_READS],
         "others": {f"after {_EARLY_READS}": held[_EARLY_READS]},
         "ratio": ratio,
@@ -325,6 +325,8 @@ def memory(rows: int = 100) -> Figure:
         "reached": ratio <= 1.05,  # noqa: PLR2004 - the target
         "rounds": 1,
         "note": "",
+        "unit": "bytes",
+        "kind": "count",
     }
 
 
@@ -335,17 +337,18 @@ def figures() -> list[Figure]:
     return [*first, *growth(first), *following, *map(one_decision, (5, 20, 100, 700)), memory()]
 
 
-def _shown(value: float) -> str:
-    return f"{value * 1e6:,.1f} µs" if value < 1 else f"{value:,.0f}"
+def _shown(value: float, unit: str) -> str:
+    return f"{value * 1e6:,.1f} µs" if unit == "s" else f"{value:,.0f} {unit}"
 
 
 def main() -> None:
     """Print the figures, one a line."""
     for figure in figures():
-        others = ", ".join(f"{name} {_shown(value)}" for name, value in figure["others"].items())
+        unit = figure["unit"]
+        others = ", ".join(f"{name} {_shown(value, unit)}" for name, value in figure["others"].items())
         mark = "yes" if figure["reached"] else "NO"
         sys.stdout.write(
-            f"{figure['what']}: {_shown(figure['ours'])} ({others}); ratio {figure['ratio']:.2f}; "
+            f"{figure['what']}: {_shown(figure['ours'], unit)} ({others}); ratio {figure['ratio']:.2f}; "
             f"{figure['target']}: {mark} {figure['note']}\n"
         )
 

@@ -235,6 +235,8 @@ def test_freqtrades_web_server_shows_what_was_recorded(exchange: LocalExchange, 
         until(lambda: _answers(server))
         path = f"pair_history?pair={PAIR}&timeframe=5m&timerange=20260102-20260103&strategy=Tested"
         found, annotations = candles(server, path)
+        # After Ctrl-C it hangs for half a minute, with any strategy.
+        server.process.kill()
     day = milliseconds(datetime(2026, 1, 2, tzinfo=UTC))
     at = {(close - day) // MINUTE: row for close, row in found.items()}
     assert shown(at[595])[0] == 3

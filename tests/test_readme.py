@@ -79,10 +79,15 @@ def make_test(_command: str, _tmp_path: Path) -> None:
 def longer(command: str, _tmp_path: Path) -> None:
     """See what a command runs that takes too long for a test; the same code runs in short in other tests."""
     target = command.removeprefix("make ")
-    done = run("make", "-n", "-o", f"{sys.prefix}/.dev", f"VENV={sys.prefix}", target, cwd=ROOT)
+    done = run(
+        "make", "-n", "-o", f"{sys.prefix}/.dev", "-o", f"{sys.prefix}/.bench", f"VENV={sys.prefix}", target,
+        cwd=ROOT,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (script,) = [word for word in done.stdout.split() if word.endswith(".py")]
-    assert (ROOT / script).is_file()
+    program = re.search(r"(\S+\.py)|-m (\w+)$", done.stdout, re.MULTILINE)
+    assert program, done.stdout
+    script, package = program.groups()
+    assert (ROOT / (script or f"{package}/__main__.py")).is_file()
 
 
 def pip_install(_command: str, tmp_path: Path) -> None:
@@ -256,6 +261,7 @@ HOW_IT_IS_RUN: dict[str, Callable[[str, Path], None]] = {
     "make fuzz": longer,
     "make soak": longer,
     "make fault-matrix": longer,
+    "make bench": longer,
     "pip install .": pip_install,
     "pip install '.[postgresql]'": pip_install,
     "pip install '.[plot]'": pip_install,
