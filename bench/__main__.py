@@ -60,10 +60,11 @@ def main() -> int:
         if arguments.only:
             figures = report.merged(report.read(folder)["figures"], figures, list(SUITES))
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
-        report.write(folder, figures, report.machine())
+        machine = report.machine()
+        report.write(folder, figures, machine)
         draw(folder / "pictures" / "benchmark.png", figures)
-    if folder == _DOCS:
-        _README.write_text(report.in_readme(_README.read_text(), figures))
+        if folder == _DOCS:
+            _README.write_text(report.in_readme(_README.read_text(), figures, machine))
     for figure in figures:
         mark = {True: "reached", False: "MISSED", None: ""}[figure["reached"]]
         ours = report.shown(figure["ours"], figure["unit"])

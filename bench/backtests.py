@@ -25,12 +25,12 @@ _ROOT = Path(__file__).parent.parent
 _ENTRIES = """dataframe.loc[dataframe["close"] > dataframe["close"].rolling(12).mean(), "enter_long"] = 1"""
 _EXITS = """dataframe.loc[dataframe["close"] < dataframe["close"].rolling(12).mean(), "exit_long"] = 1"""
 _KINDS = {"standing down": ("off", 1.01), "replaying": ("replay", 1.10)}
-# By a profile.
+# By the processor time of each.
 _SPENT = {
     "off": "",
     "replay": (
-        " Of what it takes more, 30 % are for looking up the accounts of all candles before, 25 % for "
-        "reading those that an entry asks for, 20 % for judging them, the rest for the callbacks around; the "
+        " Of what it takes more, 40 % are for looking up the accounts of all candles before, 10 % for "
+        "reading those that an entry asks for, 15 % for judging them, the rest for the callbacks around; the "
         "strategy tries some 24 entries a pair and day."
     ),
 }

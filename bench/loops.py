@@ -95,10 +95,8 @@ def _measure(bots: dict[str, Bot], kinds: tuple[str, ...], rounds: int) -> dict[
 # Whether the loop is a steady one. By profiles of `bot_loop_start` and of the columns.
 _SPENT = {
     True: (
-        "Nearly half of the part goes into finding each pair's verdict and account and seeing that they are "
-        "not too old, a third into seeing that there is nothing to tell. The rest is less with "
-        '`"charts": false`: freqtrade copies the four columns with each dataframe. Two bots without the '
-        "mixin differed by 0.4 %."
+        'The rest is less with `"charts": false`: freqtrade takes four columns along with each dataframe. '
+        "Two bots without the mixin differed by 0.4 %."
     ),
     False: (
         "Nearly all of the part goes into the four columns of each pair's dataframe, once a candle; pandas "

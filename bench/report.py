@@ -69,10 +69,8 @@ def _memory() -> str:
 
 
 def complete(figure: Figure, suite: str) -> Figure:
-    """Return a figure with everything that the table needs; those of `bench.core` have no unit."""
-    unit = "bytes" if "bytes held" in figure["what"] else "s"
-    kind = "count" if unit == "bytes" else "processor time"
-    return {"suite": suite, "unit": unit, "kind": kind, **figure}
+    """Return a figure with everything that the table needs."""
+    return {"suite": suite, **figure}
 
 
 def shown(value: float, unit: str) -> str:
@@ -101,7 +99,6 @@ def as_markdown(figures: Sequence[Figure], on: Mapping[str, str]) -> str:
     notes: dict[str, int] = {}
     rows = [_row(figure, notes) for figure in figures]
     reached = [figure["reached"] for figure in figures]
-    measured = ", ".join(f"{name} {what}" for name, what in on.items())
     return "\n".join(
         [
             "# What it costs",
@@ -124,32 +121,28 @@ def as_markdown(figures: Sequence[Figure], on: Mapping[str, str]) -> str:
             "",
             "## Machine",
             "",
-            f"{measured}.",
+            f"{_named(on)}.",
             "",
         ]
     )
 
 
-def in_readme(readme: str, figures: Sequence[Figure]) -> str:
+def in_readme(readme: str, figures: Sequence[Figure], on: Mapping[str, str]) -> str:
     """Return a README with the table between its two marks; one without marks stays as it is."""
     before, mark, rest = readme.partition(f"{BEGIN}\n")
     _, end, after = rest.partition(END)
     if not mark or not end:
         return readme
-    rows = [_without_others(_row(figure | {"note": ""}, {})) for figure in figures]
-    return "\n".join([before + BEGIN, *_lines(_without_others(_HEADS), rows), END + after])
+    rows = [_row(figure | {"note": ""}, {}) for figure in figures]
+    return "\n".join([before + BEGIN, *_table(rows), "", f"Measured on: {_named(on)}.", END + after])
 
 
-def _without_others(line: tuple[str, ...]) -> tuple[str, ...]:
-    return line[:2] + line[3:]
+def _named(on: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {what}" for name, what in on.items())
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    return _lines(_HEADS, rows)
-
-
-def _lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [heads, ("---",) * len(heads), *rows]
+    lines = [_HEADS, ("---",) * len(_HEADS), *rows]
     return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]
 
 

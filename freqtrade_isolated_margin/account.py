@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -215,6 +215,9 @@ _BASE, _QUOTE = slice(_WIDTH), slice(_WIDTH, 2 * _WIDTH)
 _SYMBOL, _CREATED, _LEVEL, _STATUS, _RATIO, _INDEX, _LIQUIDATION, _RATE, _TRADE, _IS_ENABLED = range(
     2 * _WIDTH, 3 * _WIDTH
 )
+
+
+_OF_BTC = list(_ASSET).index("netAssetOfBtc")
 
 
 # The maximum leverages are few, and come with every row.
@@ -445,6 +448,31 @@ def read_written(
     level, index_price, liquidate_price = written[_LEVEL], written[_INDEX], written[_LIQUIDATION]
     return symbol, PairAccount(
         written, holdings, Decimal(level), Decimal(index_price), Decimal(liquidate_price)
+    )
+
+
+def repriced(account: PairAccount, figures: Sequence[object]) -> PairAccount:
+    """Return `account` with other figures of those that change with the prices, texts as in an answer.
+
+    They are index price, margin level, liquidation price and rate, and the net assets of base and quote in
+    BTC. None of them is in a sum.
+
+    :raises ValueError: where one is not as documented.
+    """
+    index_price, level, liquidate_price, rate, base_of_btc, quote_of_btc = figures
+    written = list(account.written)
+    written[_INDEX] = _amount(index_price)
+    written[_LEVEL] = _amount(level)
+    written[_LIQUIDATION] = _amount(liquidate_price)
+    written[_RATE] = _signed(rate)
+    written[_OF_BTC] = _signed(base_of_btc)
+    written[_WIDTH + _OF_BTC] = _signed(quote_of_btc)
+    return PairAccount(
+        tuple(written),
+        account.holdings,
+        Decimal(written[_LEVEL]),
+        Decimal(written[_INDEX]),
+        Decimal(written[_LIQUIDATION]),
     )
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import inf
 from typing import Any, NamedTuple
 
 from .account import MarginLevelStatus, PairAccount
@@ -62,6 +63,11 @@ class _Gauge:
         """Begin to count anew."""
         self._since = {}
 
+    @property
+    def is_still(self) -> bool:
+        """Whether it is as bad as told, so that no time is counted."""
+        return not self._since
+
 
 @dataclass(slots=True)
 class _Told:
@@ -80,6 +86,8 @@ class _Told:
     alarming: bool = False
     """Whether the user was told of something that is to come back to normal."""
     grown_since: float | None = None
+    settled: tuple[EntryDecision, PairAccount | None] | None = None
+    """What was seen where all is as told: the same verdict on the same account is no news for ever."""
 
 
 class _Seen(NamedTuple):
@@ -115,6 +123,7 @@ class Alerts:
         self._rules_for = settings.rules_for
         self._pairs: dict[str, _Told] = {}
         self._outage = _Outage(self._settle, self._max_age)
+        self._aged: dict[str, float] = {}
 
     @exact
     def look(
@@ -140,9 +149,11 @@ class Alerts:
                 told.grown_since = None
             return self._outage.begin(now, trouble)
         lines = self._outage.end(now)
+        aged = [decision.pair for decision, _ in verdicts if decision.rule is Rule.MAX_AGE]
+        self._aged = {pair: self._aged.get(pair, now) for pair in aged}
         for decision, account in verdicts:
-            # The accounts became too old in the middle of this look: that is for the next one.
-            if decision.rule is not Rule.MAX_AGE:
+            # Maybe all of them are about to become too old: one line will say it then.
+            if now - self._aged.get(decision.pair, -inf) >= self._max_age:
                 lines += self._look_at(decision, account, now)
         return lines
 
@@ -154,6 +165,8 @@ class Alerts:
 
     def _look_at(self, decision: EntryDecision, account: PairAccount | None, now: float) -> list[str]:
         told = self._pairs.get(decision.pair)
+        if told and told.settled and told.settled[0] is decision and told.settled[1] is account:
+            return []
         seen = _seen(decision, account, told)
         if told is None:
             self._pairs[decision.pair] = told = _first_told(seen, now)
@@ -162,6 +175,8 @@ class Alerts:
         self._take_in(told, seen, now)
         fallen = self._has_fallen(told, seen)
         if not fallen and not self._has_changed(told, seen, now):
+            still = told.verdict.is_still and told.status.is_still and told.grown_since is None
+            told.settled = (decision, account) if still else None
             return []
         line = _line(seen, _changes(told, seen, fallen=fallen))
         self._pairs[decision.pair] = _first_told(seen, now)

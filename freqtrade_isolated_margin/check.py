@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -15,8 +16,9 @@ from .adapter import IsolatedMarginAdapter, Restrictions
 from .configuration import has_dynamic_pairs, load_config, load_strategy, whitelist
 from .credentials import ENV_KEY, ENV_SECRET, Credentials
 from .errors import IsolatedMarginError, SettingsError
-from .guard import build_adapter, check_funding, credentials_of
+from .guard import build_adapter, check_funding, credentials_of, own_key_id
 from .margin import Side
+from .moments import moment
 from .monitor import PATIENCE_SECONDS, Moment, Reader, Snapshot, within
 from .rules import EntryDecision, Rule, Rules, decide, plain
 from .settings import SECTION, Settings
@@ -102,6 +104,8 @@ class Checkup:
             yield Finding("exchange", State.FAILURE, str(error), _what_to_do(error))
         finally:
             adapter.close()
+        if settings.history.enabled:
+            yield _history(config, settings)
 
 
 def _in_time(findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -209,7 +213,8 @@ def _followed(config: dict[str, Any], settings: Settings) -> Iterator[Finding]:
         finally:
             reader.close()
     except IsolatedMarginError as error:
-        yield Finding("history", State.FAILURE, str(error), _START_THE_READER)
+        advice = "" if "history.keys" in str(error) else _START_THE_READER
+        yield Finding("history", State.FAILURE, str(error), advice)
         return
     age, limit = snapshot.asked_at.age(Moment.now()), float(settings.max_age_seconds)
     found = f"the newest account is {age:.0f} s old, the limit (max_age_seconds) is {limit:g} s"
@@ -223,6 +228,25 @@ def _followed(config: dict[str, Any], settings: Settings) -> Iterator[Finding]:
         yield Finding("history", State.OK, found)
     yield _accounts(snapshot)
     yield from _pairs(snapshot, settings)
+
+
+def _history(config: dict[str, Any], settings: Settings) -> Finding:
+    """Say whether what the bot reads can be stored."""
+    from .history import open_history  # noqa: PLC0415 - not for a bot without one
+    from .tables import NoHistoryError  # noqa: PLC0415
+
+    try:
+        with closing(open_history(settings.history, config)) as history:
+            history.check()
+            span = history.span([own_key_id(config) or ""])
+    except NoHistoryError:
+        return Finding("history", State.OK, "there is none yet: the bot begins it")
+    except IsolatedMarginError as error:
+        return Finding("history", State.WARNING, str(error), "the bot runs without it, and tries again")
+    if span is None:
+        return Finding("history", State.OK, "it has nothing of this key yet: the bot begins it")
+    first, last = (f"{moment(at):%Y-%m-%d %H:%M:%S}" for at in span)
+    return Finding("history", State.OK, f"accounts are stored from {first} to {last} UTC")
 
 
 _START_THE_READER = "start the bot that reads the exchange, with the same database, and see its log"

@@ -11,14 +11,17 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import nan
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .account import PairAccount, Row
-from .history import ROW_SECONDS, History, milliseconds
 from .margin import Side, TierRatios
+from .moments import ROW_SECONDS, milliseconds
 from .monitor import Snapshot
-from .rules import EntryDecision, Reading, decide
+from .rules import EntryDecision, Outcome, Reading, decide
 from .settings import Settings, spot_pair
+
+if TYPE_CHECKING:
+    from .history import Decided, History
 
 
 class Values(NamedTuple):
@@ -142,8 +145,9 @@ class LiveCandles:
     The dataframe is analysed while freqtrade waits, so that nothing can be looked up in a database then.
     """
 
-    def __init__(self, settings: Settings, timeframe_seconds: int) -> None:
+    def __init__(self, settings: Settings, timeframe_seconds: int, bot: str = "freqtrade") -> None:
         self.settings = settings
+        self._bot = bot
         self._step = timeframe_seconds * 1000
         self._recalled: set[str] = set()
         self._newest: dict[str, _Known] = {}
@@ -208,7 +212,7 @@ class LiveCandles:
             for close, known in zip(closes, recorded, strict=True)
             if known and known.row is not None
         }
-        blocked = blocked_spans(history, keys, pair, closes[0] - self._step, until)
+        blocked = blocked_spans(history, keys, pair, closes[0] - self._step, until, self._bot)
         with self._lock:
             # What this run has seen itself stays, and in the order of time.
             self._closed[pair] = dict(sorted({**found, **self._closed[pair]}.items()))
@@ -222,7 +226,7 @@ class LiveCandles:
 
     def decided(self, decision: EntryDecision, now: int) -> None:
         """Take in what entries into a pair can be, at `now` in milliseconds."""
-        if not decision.blocks:
+        if decision.outcome is not Outcome.BLOCK:
             return
         with self._lock:
             spans = self._blocked[decision.pair]
@@ -250,14 +254,27 @@ class LiveCandles:
             return list(self._blocked.get(pair, ()))
 
 
-def blocked_spans(history: History, keys: Sequence[str], pair: str, since: int, until: int) -> list[Span]:
-    """Return when the stored decisions blocked entries into `pair`, whichever bot took them, in order.
+def decisions_of(
+    history: History, keys: Sequence[str], pair: str, since: int, until: int, bot: str
+) -> list[Decided]:
+    """Return the stored decisions on `pair` of the bot with this name, or of all bots if it has none.
+
+    :raises HistoryError: where they cannot be read.
+    """
+    decisions = list(history.decisions([spot_pair(pair)], keys, since, until))
+    return [decided for decided in decisions if decided.bot == bot] or decisions
+
+
+def blocked_spans(
+    history: History, keys: Sequence[str], pair: str, since: int, until: int, bot: str
+) -> list[Span]:
+    """Return when `decisions_of` the bot blocked entries into `pair`, in order.
 
     :raises HistoryError: where they cannot be read.
     """
     spans: list[Span] = []
     open_: dict[int, int] = {}
-    for decision in history.decisions([spot_pair(pair)], keys, since, until):
+    for decision in decisions_of(history, keys, pair, since, until, bot):
         began = open_.pop(decision.session_id, None)
         if began is not None:
             spans.append(Span(began, min(decision.at, began + _STANDS_MS)))

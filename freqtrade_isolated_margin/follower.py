@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -15,9 +16,35 @@ from .settings import spot_pair
 from .tables import HistoryError
 
 _WANT_AGAIN_SECONDS = 120.0
-# A reader that was started anew does not know what was wanted of the one before.
-_RECENT_SECONDS = 30.0
 _NOT_READ = "no bot that stores the accounts reads it"
+
+
+class Whose:
+    """Whose accounts a follower goes by, for as long as it runs: it must never change to another user's.
+
+    All that one bot follows with shares one of these, also a reader that takes the place of a hanging one.
+    """
+
+    def __init__(self, configured: Sequence[str] = ()) -> None:
+        self._configured = configured
+        self._first: tuple[str, ...] | None = None
+        self._lock = threading.Lock()
+
+    def keys(self, history: History) -> tuple[str, ...]:
+        """Return the ids of the API keys, as `History.keys`, and the same ones every time.
+
+        :raises HistoryError: also where they have changed, as in a database that was made anew.
+        """
+        found = history.keys(self._configured)
+        with self._lock:
+            first = self._first = self._first or found
+        if found != first:
+            was, now = ", ".join(first), ", ".join(found)
+            raise HistoryError(
+                f"the history database held the accounts of the API key {was} and now holds those of {now}: "
+                "set history.keys to the one that is meant, or restart the bot"
+            )
+        return found
 
 
 class HistoryReader:
@@ -28,11 +55,18 @@ class HistoryReader:
     """
 
     def __init__(
-        self, history: History, keys: Sequence[str], clock: Callable[[], Moment] = Moment.now
+        self,
+        history: History,
+        whose: Whose,
+        clock: Callable[[], Moment] = Moment.now,
+        *,
+        asks: bool = True,
     ) -> None:
+        """Read what is stored; `asks` tells whether that shall ask others to read the pairs."""
         self._history = history
-        self._keys = keys
+        self._whose = whose
         self._clock = clock
+        self._asks = asks
         self._seen: dict[str, tuple[int, Moment]] = {}
         self._wanted: dict[str, Moment] = {}
         self._asking_since: float | None = None
@@ -49,19 +83,19 @@ class HistoryReader:
     def read(self, pairs: Collection[str] | None = None, *, borrowed: bool = False) -> Snapshot:  # noqa: ARG002
         """Return the newest stored account of each of `pairs`, or of every pair that is stored.
 
-        A pair that is not among the stored ones is unreadable, and its reader is asked to read it.
+        A pair that is not among the stored ones is unreadable. Whoever reads is asked for all of `pairs`.
 
         :raises HistoryError: where the database cannot be read, or it is not clear whose accounts are meant.
         :raises UnavailableError: where no account was stored for an hour.
         """
         self._asking_since = time.monotonic()
         try:
-            keys = self._history.keys(self._keys)
+            keys = self._whose.keys(self._history)
             # Before the database looks at its clock, so that the account is rather older than younger.
             asked = self._clock()
             stored = self._history.newest(None, keys)
             found = {pair: stored.get(spot_pair(pair)) for pair in (stored if pairs is None else pairs)}
-            unasked = self._want({pair for pair, newest in found.items() if not _is_recent(newest)})
+            unasked = self._want(pairs or ()) if self._asks else None
         finally:
             self._asking_since = None
         if not stored:
@@ -72,7 +106,7 @@ class HistoryReader:
         rows: dict[str, Row] = {}
         ratios: dict[str, TierRatios] = {}
         moments: dict[str, Moment] = {}
-        missing = Unreadable(f"{_NOT_READ} ({unasked or 'it is asked to'})")
+        missing = Unreadable(f"{_NOT_READ} ({unasked or 'it is asked to'})" if self._asks else _NOT_READ)
         for pair, newest in found.items():
             row = newest.recorded.row if newest else None
             if newest is None or row is None:
@@ -102,12 +136,15 @@ class HistoryReader:
         self._seen[pair] = (newest.recorded.read_at, at)
         return at
 
-    def _want(self, missing: Collection[str]) -> str | None:
-        """Ask for what nobody reads, again and again; return why that is not possible, if so."""
+    def _want(self, pairs: Collection[str]) -> str | None:
+        """Ask for the pairs, again and again; return why that is not possible, if so.
+
+        Also for those that are read: maybe only because they were asked for.
+        """
         now = self._clock()
         due = [
             pair
-            for pair in missing
+            for pair in pairs
             if pair not in self._wanted or self._wanted[pair].age(now) > _WANT_AGAIN_SECONDS
         ]
         if due:
@@ -118,7 +155,3 @@ class HistoryReader:
                 return str(error)
             self._wanted.update(dict.fromkeys(due, now))
         return None
-
-
-def _is_recent(newest: Newest | None) -> bool:
-    return newest is not None and 0 <= newest.age_seconds <= _RECENT_SECONDS

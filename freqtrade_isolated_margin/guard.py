@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from .columns import LiveCandles
+    from .follower import Whose
     from .history import History
     from .recorder import Recorder
 
@@ -153,23 +154,25 @@ class Guard:
         if self.candles:
             self.candles.decided(decision, now)
 
-    def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:
-        """Return what an entry into `pair` may be now. Never raises."""
+    def decision(
+        self, pair: str, side: Side, leverage: Decimal = ONE, *, now: Moment | None = None
+    ) -> EntryDecision:
+        """Return what an entry into `pair` may be now, or at a `now` that is just past. Never raises."""
         try:
-            return self._decide(pair, side, leverage)
+            return self._decide(pair, side, leverage, now or self.monitor.now())
         except Exception:
             logger.exception("Judging an entry into %s failed; it is refused.", pair)
             why = "the account cannot be judged (an error of the guard, see the log)"
             return EntryDecision.because(pair, side, ZERO, Rule.UNREADABLE, why)
 
-    def _decide(self, pair: str, side: Side, leverage: Decimal) -> EntryDecision:
+    def _decide(self, pair: str, side: Side, leverage: Decimal, now: Moment) -> EntryDecision:
         snapshot = self.monitor.snapshot
         key = (pair, side, leverage)
         judged, verdicts = self._verdicts
         # As long as the account is the same and not too old, so is the verdict.
-        if snapshot and judged is snapshot and key in verdicts and self._is_young(pair, snapshot):
+        if snapshot and judged is snapshot and key in verdicts and self._is_young(pair, snapshot, now):
             return verdicts[key]
-        reading = self.monitor.reading(pair, snapshot)
+        reading = self.monitor.reading(pair, snapshot, now)
         rules = self.settings.rules_for(pair)
         if snapshot and pair not in snapshot.rows:
             # Asked about out of turn, as by /forceenter: the next read has it.
@@ -182,16 +185,16 @@ class Guard:
         verdicts[key] = decision = decide(pair, side, reading, rules, self._max_age, leverage)
         return decision
 
-    def _is_young(self, pair: str, snapshot: Snapshot) -> bool:
-        return 0 <= self.monitor.age_of(pair, snapshot) <= self._max_age
+    def _is_young(self, pair: str, snapshot: Snapshot, now: Moment) -> bool:
+        return 0 <= snapshot.asked_at_of(pair).age(now) <= self._max_age
 
-    def account(self, pair: str) -> PairAccount | None:
+    def account(self, pair: str, now: Moment | None = None) -> PairAccount | None:
         """Return the pair's account if there is one, it is readable and not too old."""
         snapshot = self.monitor.snapshot
         row = snapshot.rows.get(pair) if snapshot else None
         if snapshot is None or not isinstance(row, PairAccount) or row.is_absent:
             return None
-        return row if self._is_young(pair, snapshot) else None
+        return row if self._is_young(pair, snapshot, now or self.monitor.now()) else None
 
     def claim(self, decision: EntryDecision) -> bool:
         """Use the room that the account leaves for a borrowed entry; False where it may be used already.
@@ -233,6 +236,22 @@ def exchange_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def credentials_of(config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Credentials | None:
     """Return the credentials for a bot with this configuration. Raises as `find_credentials`."""
     return find_credentials(os.environ if environ is None else environ, exchange_section(config))
+
+
+def bot_name(config: Mapping[str, Any]) -> str:
+    """Return the name under which the history has the bot's decisions."""
+    return str(config.get("bot_name") or "freqtrade")[:64]
+
+
+def own_key_id(config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the id under which the history has the accounts of the bot's own key; None without a key."""
+    from .history import key_id  # noqa: PLC0415 - for those with a history
+
+    try:
+        credentials = credentials_of(config, environ)
+    except CredentialsError:
+        return None
+    return key_id(credentials.key) if credentials else None
 
 
 def check_funding(config: Mapping[str, Any], settings: Settings) -> None:
@@ -281,22 +300,34 @@ def build_guard(
     """
     # Here, since the commands that read once need no database.
     from .columns import LiveCandles  # noqa: PLC0415
+    from .follower import Whose  # noqa: PLC0415
     from .history import open_history  # noqa: PLC0415
     from .recorder import Recorder  # noqa: PLC0415
 
     check_funding(config, settings)
-    make_reader, key = _source(config, settings, environ)
-    candles = LiveCandles(settings, timeframe_seconds) if settings.charts and timeframe_seconds else None
+    whose = Whose(settings.history.keys)
+    make_reader, key = _source(config, settings, whose, environ)
+    candles = None
+    if settings.charts and timeframe_seconds:
+        candles = LiveCandles(settings, timeframe_seconds, bot_name(config))
     recorder = None
     if settings.history.enabled:
+        if key:
+            say_once(f"The isolated margin accounts are stored in the history under the key id {key}.")
         recorder = Recorder(
             open_history(settings.history, config, environ),
             key,
-            str(config.get("bot_name") or "freqtrade"),
+            bot_name(config),
             float(settings.history.retention_days),
-            keys=settings.history.keys,
-            want=lambda pair: monitor.also_watch(pair),  # noqa: PLW0108 - not there yet
-            recall=lambda history: _recall(history, candles, settings, key, monitor.pairs),
+            whose=whose,
+            want=lambda pairs: monitor.want(pairs),  # noqa: PLW0108 - not there yet
+            recall=lambda history: _recall(
+                history,
+                candles,
+                monitor.own_pairs,
+                # A follower's are known only to the history.
+                lambda: (key, *settings.history.keys) if key else whose.keys(history),
+            ),
         )
     monitor = Monitor(
         make_reader,
@@ -308,7 +339,7 @@ def build_guard(
 
 
 def _source(
-    config: Mapping[str, Any], settings: Settings, environ: Mapping[str, str] | None
+    config: Mapping[str, Any], settings: Settings, whose: Whose, environ: Mapping[str, str] | None
 ) -> tuple[Callable[[], AccountsReader], str | None]:
     """Return what makes a reader, and the id of the key that it reads with; None where it follows."""
     from .follower import HistoryReader  # noqa: PLC0415
@@ -319,7 +350,7 @@ def _source(
         open_history(settings.history, config, environ)
 
         def make_follower() -> HistoryReader:
-            return HistoryReader(open_history(settings.history, config, environ), settings.history.keys)
+            return HistoryReader(open_history(settings.history, config, environ), whose)
 
         return make_follower, None
     credentials = credentials_of(config, environ)
@@ -338,7 +369,10 @@ def _source(
 
 
 def _recall(
-    history: History, candles: LiveCandles | None, settings: Settings, key: str | None, pairs: Iterable[str]
+    history: History,
+    candles: LiveCandles | None,
+    pairs: Iterable[str],
+    keys: Callable[[], Sequence[str]],
 ) -> bool:
     """Show in the charts what was stored before, pair by pair; False where some are left for the next time.
 
@@ -347,7 +381,7 @@ def _recall(
     missing = candles.unrecalled(pairs) if candles else []
     if not candles or not missing:
         return True
-    own = (key, *settings.history.keys) if key else history.keys(settings.history.keys)
+    own = keys()
     until = time.monotonic() + _RECALL_SECONDS
     while missing and time.monotonic() < until:
         candles.recall(history, own, missing.pop(), _CANDLES)

@@ -13,12 +13,12 @@ import json
 import math
 import os
 import time
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -41,9 +41,10 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from .account import Absent, PairAccount, Row, Unreadable, parse_answer
+from .account import Absent, PairAccount, Row, Unreadable, parse_answer, repriced
 from .errors import SettingsError
 from .margin import TierRatios
+from .moments import ROW_SECONDS, milliseconds
 from .rules import EntryDecision
 from .settings import ENV_DB_URL, HistorySettings, check_db_url, spot_pair
 from .tables import (
@@ -54,6 +55,7 @@ from .tables import (
     Decision,
     HistoryError,
     NewerHistoryError,
+    NoHistoryError,
     Pair,
     Read,
     Schema,
@@ -64,8 +66,6 @@ from .tables import (
     version_of,
 )
 
-ROW_SECONDS = 60
-"""A pair's account gets a row at least this often, also if nothing in it changes."""
 WANTED_SECONDS = 600
 """For so long a reader also reads what a follower has asked for."""
 
@@ -78,6 +78,7 @@ _ROW_MS = ROW_SECONDS * 1000
 # A follower does not look further back for who reads.
 _HOUR_MS = 3600 * 1000
 _LEFT = "left"
+_FOR_EVER = 2**62
 _CONNECT_SECONDS = 5
 _STATEMENT_SECONDS = 30
 _ATTEMPTS = 5
@@ -92,16 +93,6 @@ _READS_PURGED_AT_ONCE = 2000
 def key_id(key: str) -> str:
     """Return what tells one API key from another without telling anything of it: eight hex digits."""
     return hashlib.sha256(f"isolated margin history\n{key}".encode()).hexdigest()[:8]
-
-
-def milliseconds(moment: datetime | float) -> int:
-    """Return a moment, or UNIX seconds, as milliseconds since 1970 UTC, as freqtrade writes times."""
-    return round((moment.timestamp() if isinstance(moment, datetime) else moment) * 1000)
-
-
-def moment(at: int) -> datetime:
-    """Return milliseconds since 1970 as a moment in UTC."""
-    return datetime.fromtimestamp(at / 1000, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +114,16 @@ class NewDecision(NamedTuple):
     decision: EntryDecision
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A pair's account as it was stored for some read."""
-
+class _RecordedFields(NamedTuple):
     read_at: int
     kind: str
     text: str
     figures: tuple[str | None, ...] | None
     """The columns of `Account` from `index_price` on; None where there is no account."""
+
+
+class Recorded(_RecordedFields):
+    """A pair's account as it was stored for some read. What the row says is read when it is asked for."""
 
     @cached_property
     def row(self) -> Row | None:
@@ -141,15 +133,14 @@ class Recorded:
     def read(self) -> Row | None:
         """Return the account, read as strictly as one that just came; None if it was not read."""
         if self.kind == "account" and self.figures:
-            built = _built(_content(self.text), self.figures)
-            return parse_answer({"assets": [built]}).rows[built["symbol"]]
+            return _account(self.text, self.figures)
         if self.kind == "absent":
             return Absent(self.text)
         return Unreadable(self.text) if self.kind == "unreadable" else None
 
     def confirmed(self, read_at: int) -> Recorded:
         """Return the same account as a later read found it unchanged."""
-        return self if read_at == self.read_at else replace(self, read_at=read_at)
+        return self if read_at == self.read_at else self._replace(read_at=read_at)
 
     @property
     def tier_ratios(self) -> TierRatios | None:
@@ -234,14 +225,32 @@ def _with_first_figures(parts: _Parts) -> str:
     return json.dumps({**json.loads(parts.text), "figures": parts.figures}, separators=(",", ":"))
 
 
-def _built(content: Mapping[str, Any], stored: Sequence[str | None]) -> dict[str, Any]:
-    """Return the row as Binance sent it."""
-    row = content["row"]
+def _account(text: str, stored: Sequence[str | None]) -> Row:
+    """Return the account of a content with these figures, None for those that are as in the content."""
+    content = _content(text)
     figures = [
         first if figure is None else figure for figure, first in zip(stored, content["figures"], strict=True)
     ]
+    first_row = _first_row(text)
+    if isinstance(first_row, PairAccount):
+        with suppress(ValueError):
+            return repriced(first_row, figures)
+    # It says what is wrong.
+    return _parsed(content, figures)
+
+
+@lru_cache(maxsize=4096)
+def _first_row(text: str) -> Row:
+    """Return the account with the first figures: the others of a content need not be checked as a whole."""
+    content = _content(text)
+    return _parsed(content, content["figures"])
+
+
+def _parsed(content: Mapping[str, Any], figures: Sequence[object]) -> Row:
+    """Return what the row says, built as Binance sent it."""
+    row = content["row"]
     index_price, margin_level, liquidate_price, liquidate_rate, base_of_btc, quote_of_btc = figures
-    return {
+    built = {
         **row,
         "baseAsset": {**row["baseAsset"], "netAssetOfBtc": base_of_btc},
         "quoteAsset": {**row["quoteAsset"], "netAssetOfBtc": quote_of_btc},
@@ -250,6 +259,7 @@ def _built(content: Mapping[str, Any], stored: Sequence[str | None]) -> dict[str
         "liquidatePrice": liquidate_price,
         "liquidateRate": liquidate_rate,
     }
+    return parse_answer({"assets": [built]}).rows[row["symbol"]]
 
 
 @lru_cache(maxsize=4096)
@@ -288,6 +298,8 @@ def _engine(url: str | URL) -> Engine:
                 "options": f"-c statement_timeout={_STATEMENT_SECONDS * 1000}",
                 # What was sent and is not confirmed within this: the network is gone.
                 "tcp_user_timeout": _STATEMENT_SECONDS * 1000,
+                # And so it is found out as well where an answer is waited for.
+                "keepalives_idle": _STATEMENT_SECONDS,
             }
     engine = create_engine(parsed, **options)
     if backend == "sqlite":
@@ -299,6 +311,13 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - 
     # Whoever reads does not hold up who writes, nor the other way round.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _limit_idle_transactions(connection: Any, _record: object) -> None:  # noqa: ANN401 - as above
+    # Whoever hangs in the middle of one holds locks that others wait for.
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {_STATEMENT_SECONDS * 1000}")
+    connection.commit()
 
 
 @contextmanager
@@ -318,19 +337,31 @@ def _explained(what: str) -> Iterator[None]:
         raise HistoryError(f"the history database cannot be {what} ({type(error).__name__})") from None
 
 
+# Words of SQLite's and PostgreSQL's that hold nothing of the URL.
+_KNOWN_WORDS = (
+    "disk is full",
+    "disk I/O",
+    "readonly",
+    "locked",
+    "no such table",
+    "unable to open",
+    "not a database",
+    "refused",
+    "timeout",
+    "resolve host",
+    "authentication failed",
+    "does not exist",
+    "permission denied",
+    "too many clients",
+    "No space left",
+    "shutting down",
+)
+
+
 def _short(error: DBAPIError) -> str:
-    name = type(error.orig).__name__
-    known = (
-        "disk is full",
-        "disk I/O",
-        "readonly",
-        "locked",
-        "no such table",
-        "unable to open",
-        "not a database",
-    )
-    said = next((words for words in known if words in str(error.orig)), None)
-    return f"{name}: {said}" if said else name
+    name, said = type(error.orig).__name__, str(error.orig)
+    known = next((words for words in _KNOWN_WORDS if words.lower() in said.lower()), None)
+    return f"{name}: {known}" if known else name
 
 
 def open_history(
@@ -365,6 +396,17 @@ class History:
         """Give back the connections."""
         self._engine.dispose()
 
+    def another(self) -> History:
+        """Return the same database, with connections of its own."""
+        return History(self._engine.url)
+
+    def before_each(self, call: Callable[[], None]) -> None:
+        """Call this before every statement and every commit; what it raises undoes the transaction."""
+        event.listen(self._engine, "before_cursor_execute", lambda *_: call())
+        event.listen(self._engine, "commit", lambda _connection: call())
+        if self._engine.dialect.name == "postgresql":
+            event.listen(self._engine, "connect", _limit_idle_transactions)
+
     def prepare(self) -> None:
         """Create the tables, or bring them to the version that this package knows.
 
@@ -383,16 +425,21 @@ class History:
                 return
 
     def check(self) -> None:
-        """Make sure that there is something to read in the version that this package knows."""
-        file = self._engine.url.database
+        """Make sure that there is something to read in the version that this package knows.
+
+        :raises NoHistoryError: where nothing was stored yet.
+        """
+        url = self._engine.url
+        file = None if url.query.get("uri") else url.database
         if self._engine.dialect.name == "sqlite" and file and not Path(file).is_file():
             # Asking would create it.
-            raise HistoryError(f"there is no history yet ({Path(file).name} does not exist)")
+            raise NoHistoryError(f"there is no history yet ({Path(file).name} does not exist)")
         with _explained("read"), self._engine.connect() as connection:
             version = version_of(connection)
+        if version == 0:
+            raise NoHistoryError("the history database holds no history")
         if version != len(MIGRATIONS):
-            what = "holds no history" if version == 0 else f"has version {version}, not {len(MIGRATIONS)}"
-            raise HistoryError(f"the history database {what}")
+            raise HistoryError(f"the history database has version {version}, not {len(MIGRATIONS)}")
 
     # ----- writing
 
@@ -441,8 +488,10 @@ class History:
 
     # ----- reading
 
-    def keys(self, configured: Sequence[str] = ()) -> tuple[str, ...]:
+    def keys(self, configured: Sequence[str] = (), own: str | None = None) -> tuple[str, ...]:
         """Return the ids of the API keys whose accounts are meant: the configured ones, or the only one.
+
+        Where there are several, that of the bot's own key, if it is known and among them.
 
         :raises HistoryError: also where it cannot be told, since accounts of two users must not be mixed.
         """
@@ -453,6 +502,8 @@ class History:
             return tuple(configured)
         if not stored:
             raise HistoryError("the history database holds no accounts yet")
+        if len(stored) > 1 and own in stored:
+            return (own,)
         if len(stored) > 1:
             raise HistoryError(
                 f"the history database holds the accounts of {len(stored)} API keys ({', '.join(stored)}): "
@@ -480,17 +531,17 @@ class History:
             newest = connection.execute(select(*columns).join(Session).where(Read.id.in_(recent))).all()
             # After the reads were seen: what is stored in between would be from the future.
             now = clock_of(connection) or clock
-            for read in newest:
+            # In the order in which they were written, so that the newest stays: a reader that has ended may
+            # have stored under a clock that was wrong.
+            for read in sorted(newest, key=lambda read: read.id):
                 age = (now - read.database_clock) / 1000
                 reads = _reads(connection, [read.session_id], read.read_at - _ROW_MS, read.read_at)
-                stored = _stored(connection, pairs, reads[read.session_id])
+                stored = _stored(connection, pairs, dict(zip(*reads[read.session_id], strict=True)))
                 # In the order of time, so that the newest row of a pair stays.
                 known = {pair: row for _, rows in sorted(stored.items()) for pair, row in rows.items()}
                 for pair, recorded in known.items():
-                    held = found.get(pair)
                     # Who does not read a pair any more has no say in it.
-                    asked_for = (pairs is None or pair in pairs) and recorded.kind != _LEFT
-                    if asked_for and (held is None or _fresher(age, held.age_seconds)):
+                    if (pairs is None or pair in pairs) and recorded.kind != _LEFT:
                         found[pair] = Newest(recorded.confirmed(read.read_at), age, read.trouble)
         return found
 
@@ -528,13 +579,12 @@ class History:
             reads = _reads(connection, sessions, moments[0] - longest - _ROW_MS, moments[-1])
             # In the order of their ids, so that it is certain whose account counts of two of one moment.
             for _, of_session in sorted(reads.items()):
-                for pair, known in _as_of(connection, pairs, of_session, moments, longest).items():
-                    of_pair = newest[pair]
-                    for place, recorded in known:
-                        held = of_pair[place]
+                for place, known in _as_of(connection, pairs, of_session, moments, longest):
+                    for pair, recorded in known.items():
+                        held = newest[pair][place]
                         # Who does not read a pair any more has no say in it.
                         if recorded.kind != _LEFT and (held is None or recorded.read_at > held.read_at):
-                            of_pair[place] = recorded
+                            newest[pair][place] = recorded
         return newest
 
     def accounts(
@@ -578,11 +628,12 @@ class History:
                 at, pair, bot, session, side, outcome, factor, rule, reasons = decided
                 yield Decided(at, pair, bot, session, side, outcome, Decimal(factor), rule, reasons)
 
-    def span(self, keys: Sequence[str]) -> tuple[int, int] | None:
-        """Return when the first and the last stored read of `keys` were; None if there is none."""
+    def span(self, keys: Sequence[str], until: int = _FOR_EVER) -> tuple[int, int] | None:
+        """Return when the first and the last read of `keys` up to `until` were; None if there is none."""
         with _explained("read"), self._engine.connect() as connection:
             ends = select(func.min(Read.read_at), func.max(Read.read_at)).join(Session)
-            first, last = connection.execute(ends.where(Session.key_id.in_(keys))).one()
+            asked = Session.key_id.in_(keys), Read.read_at <= until
+            first, last = connection.execute(ends.where(*asked)).one()
         return None if first is None else (first, last)
 
     def fingerprint(self, keys: Sequence[str], since: int, until: int) -> str:
@@ -595,11 +646,6 @@ class History:
                 reads.where(Session.key_id.in_(keys), Read.read_at >= since, Read.read_at < until)
             ).one()
         return hashlib.sha256(f"{identity} {list(keys)} {list(counted)}".encode()).hexdigest()[:16]
-
-
-def _fresher(age: float, other: float) -> bool:
-    """Whether an age is that of a newer read; one from the future says only that a clock was set back."""
-    return (age < 0, age) < (other < 0, other)
 
 
 class Writer:
@@ -731,9 +777,11 @@ class _Last(NamedTuple):
     """The figures of the content."""
 
 
-class _ReadRow(NamedTuple):
-    id: int
-    at: int
+class _Reads(NamedTuple):
+    """Reads of one session in the order of time. A month has a quarter of a million: no object for each."""
+
+    ids: array[int]
+    times: array[int]
 
 
 _FIGURES = (
@@ -803,17 +851,20 @@ def _decision_row(
     }
 
 
-def _reads(
-    connection: Connection, sessions: Sequence[int], since: int, until: int
-) -> dict[int, list[_ReadRow]]:
-    """Return the reads from `since` to `until`, both included, by session in the order of time."""
+def _reads(connection: Connection, sessions: Sequence[int], since: int, until: int) -> dict[int, _Reads]:
+    """Return the reads from `since` to `until`, both included, by session.
+
+    Without those of before a clock was set back that are later than one of after: they are from the future.
+    """
     rows = select(Read.session_id, Read.id, Read.read_at).where(
         Read.read_at >= since, Read.read_at <= until, Read.session_id.in_(sessions)
     )
-    reads: dict[int, list[_ReadRow]] = defaultdict(list)
-    # All at once: a month has a quarter of a million.
-    for session, *read in connection.execute(rows.order_by(Read.read_at, Read.id)).all():
-        reads[session].append(_ReadRow._make(read))
+    reads: dict[int, _Reads] = defaultdict(lambda: _Reads(array("q"), array("q")))
+    for session, id_, at in connection.execute(rows.order_by(Read.read_at, Read.id)):
+        ids, times = reads[session]
+        if not ids or id_ > ids[-1]:
+            ids.append(id_)
+            times.append(at)
     return reads
 
 
@@ -823,9 +874,9 @@ def _chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def _stored(
-    connection: Connection, pairs: Collection[str] | None, reads: Sequence[_ReadRow]
+    connection: Connection, pairs: Collection[str] | None, times: Mapping[int, int]
 ) -> dict[int, dict[str, Recorded]]:
-    """Return the rows of these reads, of some pairs or of all, by read and pair."""
+    """Return the rows of reads, of some pairs or of all, by read and pair; `times` are those of the reads."""
     # Without a join: what each of a million rows would repeat is looked up once.
     names = {row[0]: row[1] for row in connection.execute(select(Pair.id, Pair.name))}
     rows = select(Account.read_id, Account.pair_id, Account.content_id, *_CHANGING)
@@ -833,17 +884,16 @@ def _stored(
         wanted = set(pairs)
         names = {id_: name for id_, name in names.items() if name in wanted}
         rows = rows.where(Account.pair_id.in_(names))
-    times = dict(reads)
-    found: list[Sequence[Any]] = []
-    for some in _chunks(list(times)):
-        found += connection.execute(rows.where(Account.read_id.in_(some))).all()
-    contents = _contents(connection, {row[2] for row in found})
+    contents: dict[int, tuple[str, str]] = {}
     stored: dict[int, dict[str, Recorded]] = {read: {} for read in times}
-    for read, pair, content, *figures in found:
-        kind, text = contents[content]
-        stored[read][names[pair]] = Recorded(
-            times[read], kind, text, tuple(figures) if kind == "account" else None
-        )
+    for some in _chunks(list(times)):
+        found = connection.execute(rows.where(Account.read_id.in_(some))).all()
+        contents |= _contents(connection, {row[2] for row in found} - contents.keys())
+        for row in found:
+            read, pair, content = row[:3]
+            kind, text = contents[content]
+            figures = row[3:] if kind == "account" else None
+            stored[read][names[pair]] = Recorded(times[read], kind, text, figures)
     return stored
 
 
@@ -859,42 +909,58 @@ def _contents(connection: Connection, ids: Collection[int]) -> dict[int, tuple[s
 def _as_of(
     connection: Connection,
     pairs: Collection[str],
-    reads: Sequence[_ReadRow],
+    reads: _Reads,
     moments: Sequence[int],
     max_age: int,
-) -> dict[str, list[tuple[int, Recorded]]]:
-    """Return what one session knew of each pair at each moment of which it knew something, by its place."""
-    times = [read.at for read in reads]
-    asked: dict[_ReadRow, list[int]] = defaultdict(list)
+) -> Iterator[tuple[int, dict[str, Recorded]]]:
+    """Yield what one session knew of the pairs at each moment of which it knew something, by its place."""
+    ids, times = reads
+    # The place of each moment that a read is the newest of, in the order of time.
+    newest: list[tuple[int, int]] = []
     for place, moment in enumerate(moments):
-        newest = bisect_right(times, moment) - 1
-        if newest >= 0 and moment - times[newest] <= max_age:
-            asked[reads[newest]].append(place)
-    rows = _stored(connection, pairs, list(asked))
-    # A read that has no row for a pair found it as it was in the newest of the last minute that has one.
-    written = sorted(reads)
-    bare = [read for read in asked if len(rows[read.id]) < len(pairs)]
-    earlier = {read: list(_before(written, read)) for read in bare}
-    more = {read for some in earlier.values() for read in some} - asked.keys()
-    before = {**rows, **_stored(connection, pairs, sorted(more))}
-    known: dict[str, list[tuple[int, Recorded]]] = {pair: [] for pair in pairs}
-    for read, places in asked.items():
-        of_read = rows[read.id]
-        if read in earlier:
-            # The newest last, so that it stays.
-            held = [before[other.id] for other in (*reversed(earlier[read]), read)]
-            of_read = {pair: recorded.confirmed(read.at) for some in held for pair, recorded in some.items()}
-        for pair, recorded in of_read.items():
-            known[pair] += [(place, recorded) for place in places]
-    return known
+        number = bisect_right(times, moment) - 1
+        if number >= 0 and moment - times[number] <= max_age:
+            newest.append((place, number))
+    asked = {ids[number]: times[number] for _, number in newest}
+    rows = _stored(connection, pairs, asked)
+    _complete(connection, pairs, reads, asked, rows)
+    for place, number in newest:
+        yield place, rows[ids[number]]
 
 
-def _before(written: Sequence[_ReadRow], read: _ReadRow) -> Iterator[_ReadRow]:
+def _complete(
+    connection: Connection,
+    pairs: Collection[str],
+    reads: _Reads,
+    asked: Mapping[int, int],
+    rows: dict[int, dict[str, Recorded]],
+) -> None:
+    """Add to the `rows` of the reads `asked` those that stood although they were written before.
+
+    A read that has no row for a pair found it as it was in the newest of the last minute that has one.
+    """
+    bare = {read: at for read, at in asked.items() if len(rows[read]) < len(pairs)}
+    if not bare:
+        return
+    missing = {pair for read in bare for pair in pairs if pair not in rows[read]}
+    written = sorted(zip(*reads, strict=True))
+    earlier = {read: list(_before(written, (read, at))) for read, at in bare.items()}
+    needed = dict(sorted(other for some in earlier.values() for other in some))
+    before = _stored(connection, missing, needed)
+    for read, at in bare.items():
+        held: dict[str, Recorded] = {}
+        # The newest last, so that it stays.
+        for other, _ in reversed(earlier[read]):
+            held |= before[other]
+        rows[read] = {pair: recorded.confirmed(at) for pair, recorded in held.items()} | rows[read]
+
+
+def _before(written: Sequence[tuple[int, int]], read: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """Yield the reads before `read` which may hold the row that still stands then, in the order of writing.
 
-    That is not the order of their times where a clock was set back.
+    Each is its id and its time. That is not the order of their times where a clock was set back.
     """
     for place in range(bisect_left(written, read) - 1, -1, -1):
-        if not 0 <= read.at - written[place].at < _ROW_MS:
+        if not 0 <= read[1] - written[place][1] < _ROW_MS:
             return
         yield written[place]

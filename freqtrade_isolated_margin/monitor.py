@@ -43,7 +43,10 @@ _CREDENTIALS_BACKOFF = 300.0
 # After a read has taken this long it is given up, and another thread reads: a server may trickle for hours.
 _HANGING_SECONDS = 60.0
 _MOST_HANGING = 3
+# Pairs asked about out of turn, and pairs that followers want: each is one row more in every answer.
 _MOST_ALSO = 50
+_MOST_WANTED = 200
+_MOST_NAMED = 10
 
 
 class Moment(NamedTuple):
@@ -367,6 +370,8 @@ class Monitor:
         self._clock = clock
         self._pairs: frozenset[str] = frozenset()
         self._also: frozenset[str] = frozenset()
+        self._wanted: frozenset[str] = frozenset()
+        self._left_out: frozenset[str] = frozenset()
         self._snapshot: Snapshot | None = None
         self._problem: IsolatedMarginError | None = None
         self._trouble: str | None = None
@@ -394,6 +399,11 @@ class Monitor:
     @property
     def pairs(self) -> frozenset[str]:
         """The pairs whose accounts are read."""
+        return self.own_pairs | self._wanted
+
+    @property
+    def own_pairs(self) -> frozenset[str]:
+        """Those of them that this bot needs itself."""
         return self._pairs | self._also
 
     def watch(self, pairs: Iterable[str]) -> None:
@@ -402,8 +412,26 @@ class Monitor:
 
     def also_watch(self, pair: str) -> None:
         """Read the account of one more pair from the next refresh on, for as long as this runs."""
-        if pair not in self.pairs and len(self._also) < _MOST_ALSO:
+        if pair not in self.own_pairs and len(self._also) < _MOST_ALSO:
             self._also |= {pair}
+
+    def want(self, pairs: Collection[str]) -> None:
+        """Read for others the accounts of `pairs`, and no more of those before, from the next refresh on."""
+        wanted = set(pairs) - self._pairs
+        # Those that are read already first, so that they do not change from time to time.
+        first = sorted(wanted, key=lambda pair: (pair not in self._wanted, pair))
+        self._wanted, left_out = frozenset(first[:_MOST_WANTED]), frozenset(first[_MOST_WANTED:])
+        if left_out - self._left_out:
+            named = sorted(left_out)[:_MOST_NAMED]
+            more = f" and {len(left_out) - len(named)} more" if len(left_out) > len(named) else ""
+            logger.warning(
+                "Followers want the accounts of %s pairs, and at most %s are read for them; left out: %s%s.",
+                len(wanted),
+                _MOST_WANTED,
+                ", ".join(named),
+                more,
+            )
+        self._left_out = left_out
 
     def start(self) -> None:
         """Begin to read, or begin again where the thread that reads has died or hangs."""
@@ -433,15 +461,15 @@ class Monitor:
             worker.stopped.set()
             worker.join(timeout)
 
-    def reading(self, pair: str, snapshot: Snapshot | None) -> Reading:
+    def reading(self, pair: str, snapshot: Snapshot | None, now: Moment | None = None) -> Reading:
         """Return what `snapshot`, the newest, knows of the pair's account, and its age now."""
         if snapshot is None:
             return Reading(None, trouble=self._trouble)
-        return snapshot.reading(pair, self._clock(), self._trouble)
+        return snapshot.reading(pair, now or self._clock(), self._trouble)
 
-    def age_of(self, pair: str, snapshot: Snapshot) -> float:
-        """Return the seconds since `snapshot` asked for the pair's account."""
-        return snapshot.asked_at_of(pair).age(self._clock())
+    def now(self) -> Moment:
+        """Return the moment by the clocks that accounts are judged by."""
+        return self._clock()
 
     def _serve(self, worker: _Worker) -> None:
         try:

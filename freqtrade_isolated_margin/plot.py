@@ -14,14 +14,17 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from .account import PairAccount
+from .columns import decisions_of
 from .configuration import load_config, load_settings
 from .errors import IsolatedMarginError, SettingsError
-from .history import ROW_SECONDS, History, Recorded, milliseconds, moment, open_history
-from .progress import busy
+from .guard import bot_name, own_key_id
+from .history import History, Recorded, open_history
+from .moments import ROW_SECONDS, milliseconds, moment
 from .rules import Outcome
 from .settings import Settings, spot_pair
 from .since import parse_since
 from .tables import HistoryError
+from .terminal import busy
 
 EXIT_DONE, EXIT_ERROR = 0, 2
 MOST_POINTS = 2000
@@ -29,6 +32,8 @@ MOST_POINTS = 2000
 
 _KINDS = {".html": "html", ".htm": "html", ".png": "png"}
 # A decision is stored once a minute: without a newer one it is not known how long it stood.
+# Another machine's clock may be a little ahead of this one's.
+_AHEAD_MS = 15 * 60 * 1000
 _STANDS_MS = 2 * ROW_SECONDS * 1000
 _LOG_FROM = 4
 
@@ -231,8 +236,9 @@ def load_chart(config: Mapping[str, Any], settings: Settings, pair: str, since: 
         raise HistoryError('the history is off ("history": false)')
     history = open_history(settings.history, config)
     try:
-        keys = history.keys(settings.history.keys)
-        span = history.span(keys)
+        keys = history.keys(settings.history.keys, own_key_id(config))
+        # Not what a clock that was wrong has put far into the future.
+        span = history.span(keys, milliseconds(datetime.now(UTC)) + _AHEAD_MS)
         if span is None:
             raise HistoryError("the history database holds no accounts yet")
         start, end = max(since, span[0]), span[1]
@@ -249,7 +255,7 @@ def load_chart(config: Mapping[str, Any], settings: Settings, pair: str, since: 
             raise HistoryError(
                 f"the history has no account of {pair} from {_written(start)} to {_written(end)}{hint}"
             )
-        shades = _shades(history, keys, pair, times)
+        shades = _shades(history, keys, pair, times, bot_name(config))
     finally:
         history.close()
     level = settings.rules_for(pair).margin_level
@@ -288,12 +294,12 @@ def _liquidation_price(account: PairAccount | None) -> float | None:
     return float(account.liquidate_price) if account and owing else None
 
 
-def _shades(history: History, keys: Sequence[str], pair: str, times: Sequence[int]) -> list[Shade]:
-    """Return when entries were shrunk or blocked, whichever bot decided it, in order and apart."""
+def _shades(history: History, keys: Sequence[str], pair: str, times: Sequence[int], bot: str) -> list[Shade]:
+    """Return when `decisions_of` the bot shrank or blocked entries, in order and apart."""
     start, end = times[0], times[-1]
     stood: list[Shade] = []
     open_: dict[int, Shade] = {}
-    for decision in history.decisions([pair], keys, start - _STANDS_MS, end + 1):
+    for decision in decisions_of(history, keys, pair, start - _STANDS_MS, end + 1, bot):
         before = open_.pop(decision.session_id, None)
         if before:
             stood.append(before._replace(end=min(decision.at, before.end)))

@@ -10,7 +10,7 @@ from typing import Any
 from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
-from .history import moment
+from .moments import moment
 from .plot import SHADE_LABELS, Chart, Look, Shade
 from .rules import Outcome
 

@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from .history import moment
+from .moments import moment
 from .plot import SHADE_LABELS, Chart, Look
 from .rules import Outcome
 

@@ -6,19 +6,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from decimal import Decimal
 from typing import TypeVar
 
-from .history import (
-    ROW_SECONDS,
-    WANTED_SECONDS,
-    History,
-    NewDecision,
-    NewRead,
-    Writer,
-    milliseconds,
-)
+from .follower import Whose
+from .history import WANTED_SECONDS, History, NewDecision, NewRead, Writer
+from .moments import ROW_SECONDS, milliseconds
 from .monitor import Moment, Snapshot
 from .rules import EntryDecision
 from .settings import spot_pair
@@ -35,13 +29,50 @@ _MOST_READS = 360
 _MOST_DECISIONS = 20_000
 _READS_AT_ONCE = 20
 _LONGEST_BACKOFF = 60.0
+# No statement takes that long: after it another thread stores, with connections of its own.
 _HANGING_SECONDS = 60.0
+_MOST_HANGING = 3
 _RECALL_AGAIN_SECONDS = 600.0
+# A machine may start with a wrong clock, by which everything is old, and has the time from the network then.
+_FIRST_PURGE_SECONDS = 600.0
 _PURGE_SECONDS = 3600.0
 _LOOK_SECONDS = WANTED_SECONDS / 10
 _DAY_MS = 24 * 3600 * 1000
 # Less is not worth a row of its own: a day of 20 shrunk pairs would take more than twice as much.
 _FACTOR_STEP = Decimal("0.01")
+
+
+class _GivenUpError(HistoryError):
+    """Ends what a thread was doing that nobody waits for any more."""
+
+
+class _Worker(threading.Thread):
+    """One thread that stores. Once it is `given_up` it stores nothing more, and ends when it wakes up."""
+
+    def __init__(self, serve: Callable[[_Worker], None], *, first: bool) -> None:
+        super().__init__(name=THREAD_NAME, daemon=True)
+        self.given_up = threading.Event()
+        self.first = first
+        self.writer: Writer | None = None
+        self.asking_since: float | None = None
+        """When it began what is under way, or got the last answer, on the monotonic clock."""
+        self._serve = serve
+
+    def run(self) -> None:
+        """Store until stopped."""
+        self._serve(self)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the database does not answer it."""
+        since = self.asking_since
+        return since is not None and time.monotonic() - since > _HANGING_SECONDS
+
+    def before_each(self) -> None:
+        """Take note that the database answers; raises where nobody waits for that any more."""
+        if self.given_up.is_set():
+            raise _GivenUpError("the database has answered too late")
+        self.asking_since = time.monotonic()
 
 
 class Recorder:
@@ -54,18 +85,19 @@ class Recorder:
         bot: str,
         retention_days: float,
         *,
-        keys: Sequence[str] = (),
-        want: Callable[[str], None] = lambda _pair: None,
+        whose: Whose | None = None,
+        want: Callable[[Collection[str]], None] = lambda _pairs: None,
         recall: Callable[[History], bool] = lambda _history: True,
     ) -> None:
-        """Store under the API key of id `key`, or, for a bot that only follows, of what it follows (`keys`).
+        """Store under the API key of id `key`, or, for a bot that only follows, of what it follows (`whose`).
 
-        `want` is told of the pairs that followers need. `recall` gets the history before something is stored,
-        must not take long, and says whether it knows all that it wants to know of the time before.
+        `want` is told again and again of all pairs that followers need. `recall` gets the history before
+        something is stored, must not take long, and says whether it knows all that it wants to know of the
+        time before.
         """
         self._history = history
         self._key = key
-        self._keys = keys
+        self._whose = whose or Whose()
         self._bot = bot
         self._retention_ms = round(retention_days * _DAY_MS)
         self._want = want
@@ -77,12 +109,13 @@ class Recorder:
         self._news = threading.Event()
         self._stopping = threading.Event()
         self._ready = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._writer: Writer | None = None
+        self._worker: _Worker | None = None
+        self._hanging: list[_Worker] = []
+        # Around what is done to the queues, never around a question to the database.
+        self._lock = threading.Lock()
         self._problem: str | None = None
         self._recall_failed_at: Moment | None = None
-        self._busy_since: float | None = None
-        self._purged_at: Moment | None = None
+        self._purge_at: float | None = None
 
     # ----- from the threads that read and decide
 
@@ -97,7 +130,8 @@ class Recorder:
                 rows={spot_pair(pair): row for pair, row in snapshot.rows.items()},
                 ratios={spot_pair(pair): ratios for pair, ratios in snapshot.ratios.items()},
             )
-            self._reads.append(new)
+            with self._lock:
+                self._reads.append(new)
             self._news.set()
 
     def failed(self, trouble: str) -> None:
@@ -118,17 +152,32 @@ class Recorder:
             return
         new = NewDecision(now, decision)
         self._stored[decision.pair] = new
-        self._decisions.append(new)
+        with self._lock:
+            self._decisions.append(new)
         self._news.set()
 
     def start(self) -> None:
-        """Begin to store, or begin again where the thread has died."""
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._serve, name=THREAD_NAME, daemon=True)
-            self._thread.start()
-        since = self._busy_since
-        if since is not None and time.monotonic() - since > _HANGING_SECONDS:
-            self._say(f"the database has not answered for more than {_HANGING_SECONDS:g} s")
+        """Begin to store, or begin again where the thread that stores has died or hangs."""
+        worker = self._worker
+        if self._purge_at is None:
+            self._purge_at = time.monotonic() + _FIRST_PURGE_SECONDS
+        if worker and worker.is_alive() and not (worker.hangs and self._give_up(worker)):
+            return
+        self._worker = _Worker(self._serve, first=worker is None)
+        self._worker.start()
+
+    def _give_up(self, worker: _Worker) -> bool:
+        """Leave a hanging worker to itself; False where too many hang already to start yet another."""
+        self._say(f"the database has not answered for more than {_HANGING_SECONDS:g} s")
+        self._hanging = [other for other in self._hanging if other.is_alive()]
+        if len(self._hanging) >= _MOST_HANGING:
+            return False
+        with self._lock:
+            worker.given_up.set()
+        self._hanging.append(worker)
+        # There is something to do for the next one: what this one has not stored.
+        self._news.set()
+        return True
 
     def wait_ready(self, seconds: float) -> bool:
         """Wait until `recall` knows all, or the database fails; at most so long."""
@@ -138,40 +187,52 @@ class Recorder:
         """Store what waits, and end; a database that hangs is waited for at most `timeout` seconds."""
         self._stopping.set()
         self._news.set()
-        if self._thread:
-            self._thread.join(timeout)
+        if self._worker:
+            self._worker.join(timeout)
 
     # ----- in its own thread
 
-    def _serve(self) -> None:
+    def _serve(self, worker: _Worker) -> None:
         wait = 0.0
+        # Connections are not shared with one that hangs.
+        history = self._history if worker.first else self._history.another()
+        history.before_each(worker.before_each)
         try:
-            while True:
+            while not worker.given_up.is_set():
                 self._news.wait(_LOOK_SECONDS)
+                if worker.given_up.is_set():
+                    # The news is for another one.
+                    return
                 self._news.clear()
-                wait = 0.0 if self._store() else min(max(2 * wait, 1.0), _LONGEST_BACKOFF)
+                wait = 0.0 if self._store(worker, history) else min(max(2 * wait, 1.0), _LONGEST_BACKOFF)
                 if self._stopping.is_set() and (wait or not self._reads):
                     return
-                if wait:
+                if wait and not worker.given_up.is_set():
                     self._stopping.wait(wait)
                     self._news.set()
         finally:
             self._ready.set()
-            self._history.close()
+            history.close()
 
-    def _store(self) -> bool:
+    def _store(self, worker: _Worker, history: History) -> bool:
         """Store what waits; False where the database cannot take it now."""
-        self._busy_since = time.monotonic()
+        worker.asking_since = time.monotonic()
+        problem = None
         try:
-            self._store_all()
+            self._store_all(worker, history)
         except HistoryError as error:
-            self._failed(str(error))
-            return False
+            problem = str(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread lives on
-            self._failed(f"an error of the recorder ({type(error).__name__})")
-            return False
+            problem = f"an error of the recorder ({type(error).__name__})"
         finally:
-            self._busy_since = None
+            worker.asking_since = None
+        if worker.given_up.is_set():
+            # Another one says how it goes on.
+            return False
+        if problem:
+            worker.writer = None
+            self._failed(problem)
+            return False
         if self._problem:
             logger.info("The history of the isolated margin accounts is stored again.")
             self._problem = None
@@ -179,7 +240,6 @@ class Recorder:
 
     def _failed(self, problem: str) -> None:
         self._say(problem)
-        self._writer = None
         # Whoever waits for the time before waits no longer.
         self._ready.set()
 
@@ -191,50 +251,57 @@ class Recorder:
             logger.error("The history of the isolated margin accounts cannot be stored: %s.", problem)
             self._problem = cause
 
-    def _store_all(self) -> None:
-        if self._writer is None:
-            self._history.prepare()
+    def _store_all(self, worker: _Worker, history: History) -> None:
+        if worker.writer is None:
+            history.prepare()
             # Known only once a reader has stored something, where this bot follows.
-            key = self._key or self._history.keys(self._keys)[0]
-            self._writer = self._history.writer(key, self._bot)
-        self._look_back()
+            key = self._key or self._whose.keys(history)[0]
+            worker.writer = history.writer(key, self._bot)
+        self._look_back(worker, history)
         while True:
-            reads = list(self._reads)[:_READS_AT_ONCE]
-            decisions = list(self._decisions)
-            for pair in sorted(self._writer.write(reads, decisions, self._trouble)):
-                if self._key is not None:
-                    self._want(pair)
-            # Only now: what could not be stored is tried again.
-            _drop(self._reads, reads)
-            _drop(self._decisions, decisions)
+            with self._lock:
+                reads = list(self._reads)[:_READS_AT_ONCE]
+                decisions = list(self._decisions)
+            wanted = worker.writer.write(reads, decisions, self._trouble)
+            with self._lock:
+                if worker.given_up.is_set():
+                    return
+                # Only now: what could not be stored is tried again.
+                _drop(self._reads, reads)
+                _drop(self._decisions, decisions)
+            if self._key is not None:
+                self._want(wanted)
             if not self._reads:
                 break
-        self._purge()
+        self._purge(history)
 
-    def _look_back(self) -> None:
+    def _look_back(self, worker: _Worker, history: History) -> None:
         now = Moment.now()
         if self._stopping.is_set() or (
             self._recall_failed_at and self._recall_failed_at.age(now) < _RECALL_AGAIN_SECONDS
         ):
             return
         try:
-            if self._recall(self._history):
+            if self._recall(history):
                 self._ready.set()
             else:
                 # The rest after what waits has been stored: followers live on it.
                 self._news.set()
-        except Exception as error:  # noqa: BLE001 - what charts show is not worth more than what is stored
+        except Exception as error:  # what charts show is not worth more than what is stored
+            if worker.given_up.is_set():
+                raise
             why = str(error) if isinstance(error, HistoryError) else type(error).__name__
             logger.info("Charts do not show yet what the history has of the time before: %s.", why)
             self._recall_failed_at = now
             self._ready.set()
 
-    def _purge(self) -> None:
+    def _purge(self, history: History) -> None:
         now = Moment.now()
-        if self._key is None or (self._purged_at and self._purged_at.age(now) < _PURGE_SECONDS):
+        # By the monotonic clock alone: the other one is set meanwhile.
+        if self._key is None or self._purge_at is None or now.monotonic < self._purge_at:
             return
-        self._purged_at = now
-        self._history.purge(self._key, milliseconds(now.wall) - self._retention_ms)
+        self._purge_at = now.monotonic + _PURGE_SECONDS
+        history.purge(self._key, milliseconds(now.wall) - self._retention_ms)
 
 
 def _alike(one: EntryDecision, other: EntryDecision) -> bool:

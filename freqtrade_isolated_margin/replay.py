@@ -23,8 +23,10 @@ from . import __version__
 from .account import PairAccount, Row
 from .columns import UNKNOWN, Span, Values, blocked_spans, values_of
 from .errors import IsolatedMarginError
-from .history import History, Recorded, milliseconds, open_history
+from .guard import bot_name, own_key_id
+from .history import History, Recorded, open_history
 from .margin import ONE, Side
+from .moments import milliseconds
 from .rules import EntryDecision, Reading, Rule, decide
 from .settings import Settings, spot_pair
 from .tables import HistoryError
@@ -38,6 +40,8 @@ _FOREVER_MS = 2**53
 _LONGEST_SECONDS = 86_400
 
 _Known = dict[str, dict[int, Recorded | None]]
+# The pair, the side, the leverage, the moment, the settings, and why nothing can be judged.
+_Question = tuple[str, Side, Decimal, datetime | None, Settings, str | None]
 
 
 class Replay:
@@ -60,9 +64,11 @@ class Replay:
         self._step = round(step.total_seconds() * 1000)
         self._where = settings.history, {"user_data_dir": config.get("user_data_dir")}
         self._history: History | None = None
-        self._keys = self._open().keys(settings.history.keys)
+        self._keys = self._open().keys(settings.history.keys, own_key_id(config))
+        self._bot = bot_name(config)
         self._known: _Known = {}
         self._claimed: dict[str, int] = {}
+        self._last: tuple[_Question, EntryDecision] | None = None
         self._copy: str | None = None
         self._tally = _Tally()
 
@@ -73,7 +79,7 @@ class Replay:
             weakref.finalize(self, os.unlink, self._copy)
             with os.fdopen(handle, "wb") as file:
                 pickle.dump(self._known, file)
-        return {**self.__dict__, "_history": None, "_known": None}
+        return {**self.__dict__, "_history": None, "_known": None, "_last": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -127,24 +133,36 @@ class Replay:
 
     def _loaded(self, pair: str, moments: Sequence[int]) -> Iterator[Recorded | None]:
         known = self._known.get(spot_pair(pair), {})
-        max_age = int(self.settings.max_age_seconds * 1000)
+        max_age = self._max_age
         for at in moments:
             recorded = known.get(at)
             yield recorded if recorded and at - recorded.read_at <= max_age else None
 
+    @property
+    def _max_age(self) -> int:
+        return int(self.settings.max_age_seconds * 1000)
+
     def _recorded(self, pair: str, at: int) -> Recorded | None:
-        known = self._known.setdefault(spot_pair(pair), {})
+        name = spot_pair(pair)
+        known = self._known.setdefault(name, {})
         if at not in known:
             # As for a moment between two candles.
-            known[at] = self._open().as_of(spot_pair(pair), [at], _LONGEST_SECONDS, self._keys)[0]
-        return next(self._loaded(pair, [at]))
+            known[at] = self._open().as_of(name, [at], _LONGEST_SECONDS, self._keys)[0]
+        recorded = known[at]
+        return recorded if recorded and at - recorded.read_at <= self._max_age else None
 
     def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:
         """Return what an entry into `pair` could be at `now`. Raises nothing but refuses."""
+        # An entry is asked about twice: for its stake, and then for its confirmation.
+        question = (pair, side, leverage, self.now, self.settings, self.trouble)
+        if self._last and self._last[0] == question:
+            return self._last[1]
         try:
-            return self._decide(pair, side, leverage)
+            decision = self._decide(pair, side, leverage)
         except HistoryError as error:
             return self._refusal(pair, side, str(error))
+        self._last = (question, decision)
+        return decision
 
     def _decide(self, pair: str, side: Side, leverage: Decimal) -> EntryDecision:
         if self.trouble:
@@ -214,7 +232,7 @@ class Replay:
         known = self._known.get(spot_pair(pair))
         if not known:
             return []
-        return blocked_spans(self._open(), self._keys, pair, min(known), max(known))
+        return blocked_spans(self._open(), self._keys, pair, min(known), max(known), self._bot)
 
 
 class _Tally:
@@ -249,13 +267,16 @@ def names_any(words: Sequence[str], strategy: type, folder: str | os.PathLike[st
     """
     try:
         own = Path(vars(strategy)["__file__"])
-        near = [own.parent.resolve(), *([Path(folder).resolve()] if folder else [])]
+        folders = [own.parent.resolve(), *([Path(folder).resolve()] if folder else [])]
+        # As texts: there are thousands of modules, and a path is slow to make.
+        near = tuple(f"{place}{os.sep}" for place in folders)
+        parents = {parent.__module__ for parent in strategy.__mro__}
         files = {own}
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
             if file and name.partition(".")[0] not in _NOT_OF_THE_USER:
-                is_parent = any(parent.__module__ == name for parent in strategy.__mro__)
-                if is_parent or any(Path(file).is_relative_to(place) for place in near):
+                is_near = file.startswith(near) or os.path.normpath(file).startswith(near)
+                if is_near or name in parents:
                     files.add(Path(file))
         sources = [_SETTING.sub("", file.read_text()) for file in files]
     except (KeyError, OSError, ValueError):
@@ -275,7 +296,7 @@ def fingerprint(settings: Settings, config: Mapping[str, Any], until: int | None
     """
     try:
         history = open_history(settings.history, config)
-        keys = history.keys(settings.history.keys)
+        keys = history.keys(settings.history.keys, own_key_id(config))
         what = history.fingerprint(keys, 0, _FOREVER_MS if until is None else until)
     except IsolatedMarginError:
         # The backtest itself will say why. Like no other, or a result could be handed out for it.

@@ -84,6 +84,10 @@ class HistorySettings(StrictSettings):
         return url
 
 
+_SECRET = re.compile(r"(?i)passw|pwd|secret|token")
+_SECRET_WITHIN = re.compile(r"(?i)(passw\w*|pwd|secret|token)\s*=|://[^/]*:[^/]*@")
+
+
 def check_db_url(url: str, *, password_allowed: bool = False) -> None:
     """Refuse what SQLAlchemy does not take for a URL, and a password: freqtrade shows its configuration.
 
@@ -96,9 +100,9 @@ def check_db_url(url: str, *, password_allowed: bool = False) -> None:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise ValueError("is no URL of SQLAlchemy such as 'sqlite:///history.sqlite'") from None
-    named = {name.lower() for name in parsed.query} & {"password", "passwd", "pwd", "sslpassword"}
-    # ODBC has its whole connection string in one parameter.
-    within = any(re.search(r"(?i)(password|pwd)\s*=", str(value)) for value in parsed.query.values())
+    named = any(_SECRET.search(name) for name in parsed.query)
+    # ODBC and libpq take a whole connection string in one parameter.
+    within = any(_SECRET_WITHIN.search(str(value)) for value in parsed.query.values())
     if (parsed.password or named or within) and not password_allowed:
         raise ValueError(
             f"must not hold a password, since freqtrade shows its configuration; put the URL into the "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
@@ -16,11 +15,13 @@ from typing import Any, NamedTuple
 from .account import Absent, PairAccount, Unreadable
 from .configuration import load_config, load_settings
 from .errors import IsolatedMarginError
-from .history import ROW_SECONDS, Decided, History, Recorded, milliseconds, moment, open_history
-from .progress import progress
+from .guard import own_key_id
+from .history import Decided, History, Recorded, open_history
+from .moments import ROW_SECONDS, milliseconds, moment
 from .rules import Outcome, plain
 from .settings import spot_pair
 from .since import parse_since
+from .terminal import output, progress
 
 QUIET_MINUTES = 15
 """Where nothing changes, the table has a line of a pair no more often than this."""
@@ -50,7 +51,6 @@ _TOGETHER_MS = 5000
 _BEFORE_MS = 2 * ROW_SECONDS * 1000
 # Columns of the terminal.
 _ROOM_FOR_WHY = 130
-_WITHOUT_TERMINAL = 160
 _SIGNIFICANT_DIGITS = 7
 
 
@@ -99,7 +99,7 @@ def _show(arguments: argparse.Namespace) -> None:
         pairs = list(dict.fromkeys(spot_pair(pair) for pair in arguments.pairs))
         # Another machine's clock may be a little ahead of this one's.
         until = milliseconds(now) + _QUIET_MS
-        period = Period(history, pairs, history.keys(settings.keys), since, until)
+        period = Period(history, pairs, history.keys(settings.keys, own_key_id(config)), since, until)
         if arguments.json:
             _print_json(period)
         elif arguments.csv:
@@ -277,13 +277,10 @@ def _lines(period: Period) -> tuple[list[Line], int]:
 
 def _print_table(period: Period) -> None:
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - not for --json
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     lines, left_out = _lines(period)
-    console = Console()
-    if not (console.is_terminal or "COLUMNS" in os.environ):
-        console.width = _WITHOUT_TERMINAL
+    console = output()
     if not lines:
         asked = f" of {', '.join(period.pairs)}" if period.pairs else ""
         since = f"{moment(period.since):%Y-%m-%d %H:%M:%S}"

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from .errors import SettingsError
-from .history import milliseconds
+from .moments import milliseconds
 
 DEFAULT = "24h"
 """What `--since` is where it is not given."""

@@ -15,6 +15,7 @@ from .monitor import AccountsReader, Reader, Snapshot
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from .follower import Whose
     from .history import History
 
 NO_KEY = (
@@ -66,11 +67,14 @@ def reader_maker(
     :raises HistoryError: where the history's database cannot be used at all.
     """
     if settings.source == "history":
-        from .history import open_history  # noqa: PLC0415 - who reads the exchange needs no database
+        # Who reads the exchange needs no database.
+        from .follower import Whose  # noqa: PLC0415
+        from .history import open_history  # noqa: PLC0415
 
         # Once now, so that what is impossible ends the command.
         open_history(settings.history, config, environ).close()
-        return lambda: StoredReader(open_history(settings.history, config, environ), settings, pairs)
+        whose = Whose(settings.history.keys)
+        return lambda: StoredReader(open_history(settings.history, config, environ), whose, pairs)
     credentials = credentials_of(config, os.environ if environ is None else environ)
     if credentials is None:
         raise CredentialsError(NO_KEY)
@@ -115,12 +119,13 @@ class _ExchangeReader:
 class StoredReader:
     """Reads what another bot stores; which pairs there are is told by what it has stored of late."""
 
-    def __init__(self, history: History, settings: Settings, pairs: Pairs) -> None:
+    def __init__(self, history: History, whose: Whose, pairs: Pairs) -> None:
         from .follower import HistoryReader  # noqa: PLC0415 - with the history only
 
         self._history = history
-        self._keys = settings.history.keys
-        self._reader = HistoryReader(history, self._keys)
+        self._whose = whose
+        # Who only looks must not make others read more.
+        self._reader = HistoryReader(history, whose, asks=False)
         self._pairs = pairs
 
     def read(self, pairs: Collection[str] | None = None, *, borrowed: bool = False) -> Snapshot:  # noqa: ARG002
@@ -132,7 +137,7 @@ class StoredReader:
         return snapshot
 
     def _stored(self) -> set[str]:
-        newest = self._history.newest(None, self._history.keys(self._keys))
+        newest = self._history.newest(None, self._whose.keys(self._history))
         return {pair for pair, known in newest.items() if known.recorded.kind == "account"}
 
     @property

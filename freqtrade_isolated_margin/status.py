@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .account import PairAccount, Row
 from .configuration import load_config, load_settings
@@ -18,6 +18,7 @@ from .monitor import PATIENCE_SECONDS, Moment, Snapshot, within
 from .rules import EntryDecision, Outcome, decide, plain
 from .settings import Settings
 from .sources import Pairs, kind_of, reader_maker
+from .terminal import output
 
 EXIT_FREE, EXIT_BLOCKED, EXIT_ERROR = 0, 1, 2
 
@@ -125,28 +126,44 @@ STYLES = {Outcome.ALLOW: "green", Outcome.SHRINK: "yellow", Outcome.BLOCK: "bold
 
 
 def _print_table(snapshot: Snapshot, lines: list[Line], settings: Settings) -> None:
-    from rich.console import Console  # noqa: PLC0415 - not for --json
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - not for --json
 
+    console = output()
+    wide = console.width >= _WIDE
     title = f"Isolated margin accounts, {snapshot.read_at:%Y-%m-%d %H:%M:%S} UTC"
     table = Table(title=title, title_justify="left")
-    for name in ("Pair", "Account", "Status"):
-        table.add_column(name, no_wrap=True)
-    for name in ("Level", "Index price", "Liquidation", "Distance"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Entry", no_wrap=True)
+    columns = _COLUMNS if wide else {name: _COLUMNS[name] for name in _NARROW_COLUMNS}
+    for name, justify in columns.items():
+        table.add_column(name, justify=justify, no_wrap=True)
     table.add_column("Why", overflow="fold", ratio=1)
     for line in lines:
-        table.add_row(*_cells(line))
-    console = Console()
+        cells = _cells(line)
+        table.add_row(*(cells[name] for name in columns), cells["Why"])
     console.print(table)
+    if not wide:
+        console.print(f"Status and prices need a window of {_WIDE} columns.", soft_wrap=True)
     if not lines:
         console.print("No pair to show: no account, or an empty whitelist.")
     if not settings.enabled:
         console.print('[yellow]The guard is off ("enabled": false): no entry is refused by the above.')
 
 
-def _cells(line: Line) -> list[str]:
+# In which the reasons still have room.
+_WIDE = 140
+_COLUMNS: dict[str, Literal["left", "right"]] = {
+    "Pair": "left",
+    "Account": "left",
+    "Status": "left",
+    "Level": "right",
+    "Index price": "right",
+    "Liquidation": "right",
+    "Distance": "right",
+    "Entry": "left",
+}
+_NARROW_COLUMNS = ("Pair", "Level", "Distance", "Entry")
+
+
+def _cells(line: Line) -> dict[str, str]:
     from rich.markup import escape  # noqa: PLC0415 - as above
 
     shown = _pair_json(line)
@@ -156,17 +173,17 @@ def _cells(line: Line) -> list[str]:
     if decision.max_stake is not None and not decision.blocks:
         share += f" ≤ {decision.max_stake:f}"
     room = decision.liquidation_distance
-    return [
-        escape(line.pair),
-        shown["account"],
-        escape((shown["status"] or "–").replace("_", " ").lower()),
-        _short(shown["margin_level"], 4),
-        shown["index_price"] or "–",
-        shown["liquidation_price"] or "–",
-        "–" if room is None else f"{plain(room * 100, 2)} %",
-        f"[{style}]{decision.outcome}{share}[/]",
-        escape("; ".join(decision.reasons)),
-    ]
+    return {
+        "Pair": escape(line.pair),
+        "Account": shown["account"],
+        "Status": escape((shown["status"] or "–").replace("_", " ").lower()),
+        "Level": _short(shown["margin_level"], 4),
+        "Index price": shown["index_price"] or "–",
+        "Liquidation": shown["liquidation_price"] or "–",
+        "Distance": "–" if room is None else f"{plain(room * 100, 2)} %",
+        "Entry": f"[{style}]{decision.outcome}{share}[/]",
+        "Why": escape("; ".join(decision.reasons)),
+    }
 
 
 def _short(number: str | None, places: int) -> str:

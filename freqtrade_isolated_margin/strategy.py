@@ -15,12 +15,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import repeat
 from math import floor, gcd, isfinite, isnan, nan, nextafter
 from typing import Any, ClassVar, NamedTuple, cast
 from uuid import uuid4
 
+import numpy as np
 from freqtrade.configuration import TimeRange
 from freqtrade.enums import TRADE_MODES, RunMode
 from freqtrade.exceptions import OperationalException
@@ -36,8 +38,9 @@ from .alerts import Alerts, as_messages, longest_message
 from .columns import COLUMNS, LiveCandles, Values, merged_plot_config, shaded
 from .errors import IsolatedMarginError, SettingsError
 from .guard import Guard, Judge, StandIn, build_guard, check_funding, say_once
-from .history import milliseconds, moment
 from .margin import ONE, Side, exact
+from .moments import milliseconds, moment
+from .monitor import Moment
 from .protection import make_loadable
 from .replay import Replay, fingerprint, names_any
 from .rules import EntryDecision, Outcome, Rule
@@ -322,12 +325,16 @@ def _guarded(name: str, handler: _Handler, refusal: Any, inner: Any) -> Callable
 
 def _own_result(bind: _Bind, kwargs: dict[str, Any], default: Any) -> Any:
     """Call the strategy's own callback, and treat it as freqtrade would where it raises."""
-
-    # Without arguments here, since freqtrade has already copied the trade for it.
-    def own_callback() -> Any:
+    try:
         with guard.inside:
             return bind()(**kwargs)
+    except Exception as error:  # noqa: BLE001 - whatever it is, freqtrade says it in its own way
+        raised = error
 
+    def own_callback() -> Any:
+        raise raised
+
+    # Only now: freqtrade's wrapper is slow to make, and a backtest calls back thousands of times.
     return strategy_safe_wrapper(own_callback, default_retval=default, supress_error=True)()
 
 
@@ -537,17 +544,19 @@ def _tend(strategy: IsolatedMarginMixin, judge: Guard, pairs: Iterable[str]) -> 
     """Lock what is blocked, lift what has recovered, and log what has changed."""
     pairs = list(pairs)
     judge.start(pairs)
-    now = datetime.now(UTC)
+    # One for the whole loop: to look at the clocks takes longer than to find a verdict.
+    looked_at = judge.monitor.now()
+    now = looked_at.date
     at = milliseconds(now)
     locks = _own_locks(strategy)
     seen: list[tuple[EntryDecision, PairAccount | None]] = []
     for pair in pairs:
-        decision = _for_both_sides(strategy, judge, pair)
+        decision = _for_both_sides(strategy, judge, pair, looked_at)
         waiting = judge.is_waiting(decision)
         if not waiting:
             _log_change(strategy, decision)
             judge.note(decision, at)
-            seen.append((decision, judge.account(pair)))
+            seen.append((decision, judge.account(pair, looked_at)))
         if decision.blocks and not waiting:
             _lock(strategy, locks, decision, now)
         elif pair in locks:
@@ -568,11 +577,11 @@ def _alert(
         strategy.dp.send_msg(message, always_send=True)
 
 
-def _for_both_sides(strategy: IsolatedMarginMixin, judge: Guard, pair: str) -> EntryDecision:
+def _for_both_sides(strategy: IsolatedMarginMixin, judge: Guard, pair: str, now: Moment) -> EntryDecision:
     """Return the milder of the verdicts on the sides that the strategy trades: a lock is for both."""
-    long = judge.decision(pair, Side.LONG)
+    long = judge.decision(pair, Side.LONG, now=now)
     if long.blocks and strategy.can_short:
-        return judge.decision(pair, Side.SHORT)
+        return judge.decision(pair, Side.SHORT, now=now)
     return long
 
 
@@ -651,7 +660,7 @@ def _wants_charts(strategy: IsolatedMarginMixin) -> bool:
 
 def _opens(dataframe: DataFrame) -> list[int]:
     """Return the candles' opens in milliseconds since 1970."""
-    opens: list[int] = dataframe["date"].dt.as_unit("ms").astype("int64").tolist()
+    opens: list[int] = dataframe["date"].array.as_unit("ms").asi8.tolist()
     return opens
 
 
@@ -664,8 +673,10 @@ def _add_columns(strategy: IsolatedMarginMixin, dataframe: DataFrame, pair: str)
             values = strategy._margin_charts.values(pair, [opened + length for opened in _opens(dataframe)])
     except Exception:
         logger.exception("The isolated margin columns of %s are left empty.", pair)
-    for place, name in enumerate(COLUMNS):
-        dataframe[name] = [value[place] for value in values] if values else nan
+    columns = zip(*values, strict=True) if values else repeat(nan)
+    for name, column in zip(COLUMNS, columns, strict=False):
+        # As an array: pandas would look at each number of a list.
+        dataframe[name] = np.array(column)
 
 
 def _load(strategy: IsolatedMarginMixin, judge: Replay, opens: Mapping[str, Sequence[int]]) -> None:

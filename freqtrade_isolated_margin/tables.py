@@ -33,6 +33,10 @@ class HistoryError(IsolatedMarginError):
     kind = "history"
 
 
+class NoHistoryError(HistoryError):
+    """Nothing was stored yet."""
+
+
 class NewerHistoryError(HistoryError):
     """The history was written by a later version of this package."""
 

@@ -23,9 +23,10 @@ from .adapter import WEIGHT_LIMIT
 from .board import SECONDS_KEPT, Levels, Order, Sample, View, draw, row_of
 from .configuration import load_config, load_settings
 from .errors import IsolatedMarginError, SettingsError
-from .guard import Guard, check_funding, credentials_of
-from .history import ROW_SECONDS, key_id, milliseconds, open_history
+from .guard import Guard, check_funding, own_key_id
+from .history import open_history
 from .margin import Side
+from .moments import ROW_SECONDS, milliseconds
 from .monitor import Moment, Monitor, Snapshot
 from .rules import Outcome
 from .settings import Settings, spot_pair
@@ -84,7 +85,6 @@ class Watch:
         self._max_age = float(settings.max_age_seconds)
         self._pairs = Pairs(config, asked)
         make_reader = reader_maker(config, settings, self._pairs)
-        self._keys = _keys_of(config, settings)
         monitor = Monitor(make_reader, float(settings.refresh_seconds), borrowed=settings.borrows)
         self._guard = Guard(settings, monitor)
         self._order = Order()
@@ -165,7 +165,7 @@ class Watch:
         try:
             with closing(open_history(self._settings.history, self._config)) as history:
                 history.check()
-                keys = self._keys or history.keys(self._settings.history.keys)
+                keys = history.keys(self._settings.history.keys, own_key_id(self._config))
                 for pair in pairs:
                     stored = history.as_of(spot_pair(pair), moments, longest, keys)
                     reads = {known.read_at: known for known in stored if known}
@@ -178,12 +178,6 @@ class Watch:
 def _level(row: Row | None) -> float | None:
     owes = isinstance(row, PairAccount) and not row.is_absent and row.has_debt
     return float(row.margin_level) if owes and isinstance(row, PairAccount) else None
-
-
-def _keys_of(config: dict[str, Any], settings: Settings) -> tuple[str, ...]:
-    """Return the ids of the keys under which the accounts are stored; none where only the history knows."""
-    credentials = None if settings.source == "history" else credentials_of(config, os.environ)
-    return (key_id(credentials.key), *settings.history.keys) if credentials else ()
 
 
 # ----- the terminal

@@ -491,6 +491,8 @@ class Soak:
             LocalExchange(scenario=story, markets=markets, speed=plan.speed) as exchange,
             ExitStack() as stack,
         ):
+            # At this speed freqtrade's own requests would fill a minute in seconds, and a start ends of it.
+            exchange.weights.api_limit *= 10 * plan.bots
             tiers = _tiers(exchange, self.pairs)
             self.bots = [
                 Bot(n, self.folder / f"bot{n}", exchange, self.pairs) for n in range(1, plan.bots + 1)

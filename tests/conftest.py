@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,6 +39,25 @@ def postgresql_server() -> Iterator[PostgreSQL]:
         pytest.skip(MISSING)
     with postgresql(programs) as server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'history.sqlite'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql_server")
+    return server.new_database()
+
+
+@pytest.fixture
+def _restored_logging() -> Iterator[None]:
+    """Undo what freqtrade does to the logging of this process."""
+    root = logging.getLogger()
+    before = root.level, root.handlers[:], root.manager.disable
+    yield
+    root.level, root.handlers[:] = before[:2]
+    logging.disable(before[2])
 
 
 @pytest.fixture(autouse=True)

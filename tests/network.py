@@ -27,6 +27,7 @@ class Wire:
     def __init__(self, port: int) -> None:
         self._through = threading.Event()
         self._through.set()
+        self._lost: list[threading.Event] = []
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -37,9 +38,17 @@ class Wire:
         """Let everything that is sent hang, without an error."""
         self._through.clear()
 
+    def lose(self) -> None:
+        """Let all that is connected hang, as `cut`; who connects from now on gets through."""
+        lost, self._through = self._through, threading.Event()
+        self._through.set()
+        self._lost.append(lost)
+        lost.clear()
+
     def mend(self) -> None:
         """Let it through again, with what has waited."""
-        self._through.set()
+        for through in (*self._lost, self._through):
+            through.set()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -47,13 +56,14 @@ class Wire:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(("127.0.0.1", self._target))
                 self._ends += [near, far]
+                through = self._through
                 for one, other in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+                    threading.Thread(target=self._carry, args=(one, other, through), daemon=True).start()
 
-    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+    def _carry(self, one: socket.socket, other: socket.socket, through: threading.Event) -> None:
         with suppress(OSError):
             while data := one.recv(65536):
-                self._through.wait()
+                through.wait()
                 other.sendall(data)
             other.shutdown(socket.SHUT_WR)
 

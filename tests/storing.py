@@ -8,8 +8,9 @@ from typing import Any
 
 from freqtrade_isolated_margin.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.credentials import Credentials
-from freqtrade_isolated_margin.history import NewRead, key_id, milliseconds, open_history
+from freqtrade_isolated_margin.history import NewRead, key_id, open_history
 from freqtrade_isolated_margin.localexchange import LocalExchange
+from freqtrade_isolated_margin.moments import milliseconds
 from freqtrade_isolated_margin.monitor import Reader
 from freqtrade_isolated_margin.settings import SECTION, Settings
 

@@ -333,6 +333,19 @@ def test_too_old_in_the_middle_of_a_look(watched: Watched) -> None:
     assert len(watched.look(watched.pair(long_row(3), age=61), stale)) == 1
 
 
+def test_one_pair_that_is_too_old_is_told_when_the_others_are_not(watched: Watched) -> None:
+    """Of two readers with different pairs one may stop: told once, and once that all is well again."""
+    fresh, other = watched.pair(long_row(3)), watched.pair(long_row(3), "B/USDT")
+    watched.look(fresh, other)
+    stale = watched.pair(long_row(3), "B/USDT", age=100)
+    lines = [line for _ in range(20) for line in watched.look(fresh, stale)]
+    assert [line.partition(" s old")[0] for line in lines] == [
+        "B/USDT: block, was allow. No entries: the account is 100"
+    ]
+    lines = [line for _ in range(100) for line in watched.look(fresh, other)]
+    assert [line.partition(".")[0] for line in lines] == ["B/USDT: back to normal; allow, was block"]
+
+
 def test_one_unreadable_pair_is_that_pairs_news(watched: Watched) -> None:
     """One pair's bad row has a line of its own, and its recovery when it has held."""
     other = watched.pair(long_row(3), "B/USDT")
@@ -562,3 +575,18 @@ def test_no_flicker_around_half_of_the_room(path: list[int]) -> None:
     rooms = [Fraction("0.8"), *(Fraction("0.4") * (1 + Fraction(step, 10_000)) for step in path)]
     lines = [line for room in rooms for line in watched.at(Fraction("1.05") / (1 - room))]
     assert len(lines) <= 1
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["1.1", "1.3", "1.9", "2.1", "4", "too old"]), st.integers(1, 80))),
+    st.sampled_from(["NORMAL", "MARGIN_CALL"]),
+)
+def test_what_is_not_looked_at_again_has_no_news(path: list[tuple[str, int]], status: str) -> None:
+    """The same verdict on the same account tells, look after look, what equal ones tell."""
+    kept, anew = Watched(**LEVEL_ALONE), Watched(**LEVEL_ALONE)
+    for level, looks in path:
+        row = long_row("3" if level == "too old" else level, status=status)
+        age = 100.0 if level == "too old" else 1.0
+        seen = kept.pair(row, age=age)
+        for _ in range(looks):
+            assert kept.look(seen) == anew.look(anew.pair(row, age=age))

@@ -21,16 +21,10 @@ from test_bot_runs import RANGE, write_candles
 
 from freqtrade_isolated_margin.account import PairAccount
 from freqtrade_isolated_margin.columns import COLUMNS
-from freqtrade_isolated_margin.history import (
-    DEFAULT_FILE,
-    History,
-    NewDecision,
-    NewRead,
-    key_id,
-    milliseconds,
-)
+from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewDecision, NewRead, key_id
 from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange, MarketSpec
 from freqtrade_isolated_margin.margin import Side
+from freqtrade_isolated_margin.moments import milliseconds
 from freqtrade_isolated_margin.rules import Reading, Rules, decide
 
 pytestmark = pytest.mark.timeout(300)

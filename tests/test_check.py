@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from storing import store
 
 from freqtrade_isolated_margin.cli import main
 from freqtrade_isolated_margin.localexchange import Fault, LocalExchange
+from freqtrade_isolated_margin.settings import ENV_DB_URL
 
 UNGUARDED = """
 class Tested(Base):
@@ -183,6 +185,29 @@ def test_an_answer_that_trickles_is_not_waited_for(
     assert checked.states("clock") == ["ok"]
     assert checked["exchange"]["state"] == "failure"
     assert checked["exchange"]["found"].endswith("no whole answer within 3 s")
+
+
+def test_the_history_is_looked_at(check: Any, exchange: LocalExchange, tmp_path: Path) -> None:
+    """Whether there is one yet, from when to when, or why it cannot be read; none if it is off."""
+    assert check()["history"] == {
+        "what": "history", "state": "ok", "found": "there is none yet: the bot begins it", "advice": ""
+    }  # fmt: skip
+    stored(tmp_path / "user_data", exchange, 50.0)
+    checked = check()
+    assert checked.states("history") == ["ok"]
+    assert re.fullmatch(
+        r"accounts are stored from (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) to \1 UTC", checked["history"]["found"]
+    )
+    assert check(isolated_margin={"history": False}).states("history") == []
+
+
+def test_a_history_that_cannot_be_read_is_a_warning(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bot runs without; a password in its URL is not shown."""
+    monkeypatch.setenv(ENV_DB_URL, "postgresql+psycopg://bot:geheimes-wort@127.0.0.1:9/margin")
+    checked = check()
+    assert checked.states("history") == ["warning"]
+    assert "the history database cannot be" in checked["history"]["found"]
+    assert "geheimes-wort" not in checked.output
 
 
 FOLLOWER = {"source": "history", "max_age_seconds": 100}

@@ -28,8 +28,9 @@ from freqtrade_isolated_margin.columns import (
     shaded,
     values_of,
 )
-from freqtrade_isolated_margin.history import History, NewDecision, NewRead, milliseconds
+from freqtrade_isolated_margin.history import History, NewDecision, NewRead
 from freqtrade_isolated_margin.margin import Side
+from freqtrade_isolated_margin.moments import milliseconds
 from freqtrade_isolated_margin.monitor import Moment, Snapshot
 from freqtrade_isolated_margin.rules import EntryDecision, Reading, Rules, decide
 from freqtrade_isolated_margin.settings import Settings
@@ -341,7 +342,20 @@ def test_what_this_run_has_seen_wins_over_what_was_stored(
     assert (span.start, span.end) == (now - 5 * MINUTE - 5000, now - MINUTE - 5000)
 
 
-def test_blocks_come_from_every_bot_and_end_with_their_last_decision(history: History) -> None:
+def test_a_bots_chart_shows_its_own_blocks(history: History) -> None:
+    """Where others have stricter limits; of a bot that has decided nothing it shows everybody's."""
+    bad, good = verdict(account("1.1")), verdict(account("3"))
+    for second in range(0, 600, 60):
+        history.writer(KEY, "mild").write([], [NewDecision(T0 + second * 1000, good)])
+        history.writer(KEY, "strict").write([], [NewDecision(T0 + second * 1000, bad)])
+    found = {
+        bot: bool(blocked_spans(history, [KEY], PAIR, T0, T0 + 600_000, bot))
+        for bot in ("mild", "strict", "new")
+    }
+    assert found == {"mild": False, "strict": True, "new": True}
+
+
+def test_blocks_end_with_the_last_decision(history: History) -> None:
     """One that was not renewed is believed for two minutes."""
     one, other = history.writer(KEY, "one"), history.writer(KEY, "other")
     bad, good = verdict(account("1.1")), verdict(account("3"))
@@ -355,9 +369,9 @@ def test_blocks_come_from_every_bot_and_end_with_their_last_decision(history: Hi
     write(one, 90, good)
     write(other, 130, good)
     write(one, 1000, bad)
-    spans = blocked_spans(history, [KEY], PAIR, T0, T0 + 2_000_000)
+    spans = blocked_spans(history, [KEY], PAIR, T0, T0 + 2_000_000, "bot")
     assert [((span.start - T0) / 1000, (span.end - T0) / 1000) for span in spans] == [(0, 130), (1000, 1120)]
-    assert blocked_spans(history, ["ffffffff"], PAIR, T0, T0 + 2_000_000) == []
+    assert blocked_spans(history, ["ffffffff"], PAIR, T0, T0 + 2_000_000, "bot") == []
 
 
 # ----- shades

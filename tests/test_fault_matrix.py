@@ -6,7 +6,6 @@ What is observed is compared with docs/fault-matrix.md; `make fault-matrix` writ
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import resource
@@ -384,13 +383,15 @@ def test_a_strategy_that_raises_is_guarded(world: World, drive: Drive) -> None:
 
 @pytest.fixture
 def command(
-    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., tuple[int, dict[str, Any]]]]:
-    """Run `status --json` in a folder of its own; what freqtrade does to the logging here is undone."""
+    world: World,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    _restored_logging: None,
+) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """Run `status --json` in a folder of its own."""
     (tmp_path / "user_data").mkdir()
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    before = root.level, root.handlers[:], root.manager.disable
 
     def run(pairs: list[str], settings: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         config = config_for(world.exchange, pairs, isolated_margin=settings)
@@ -400,9 +401,7 @@ def command(
         status = main(["status", "--json", "-c", "config.json"])
         return status, json.loads(capsys.readouterr().out)
 
-    yield run
-    root.level, root.handlers[:] = before[:2]
-    logging.disable(before[2])
+    return run
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.status], ids=str)

@@ -25,7 +25,7 @@ from freqtrade_isolated_margin import recorder as recorder_module
 from freqtrade_isolated_margin.account import PairAccount, Row, Unreadable
 from freqtrade_isolated_margin.columns import UNKNOWN
 from freqtrade_isolated_margin.errors import UnavailableError
-from freqtrade_isolated_margin.follower import HistoryReader
+from freqtrade_isolated_margin.follower import HistoryReader, Whose
 from freqtrade_isolated_margin.guard import Guard, build_guard
 from freqtrade_isolated_margin.history import History, NewRead, Writer
 from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange
@@ -33,7 +33,7 @@ from freqtrade_isolated_margin.margin import Side, TierRatios
 from freqtrade_isolated_margin.monitor import Moment, Snapshot
 from freqtrade_isolated_margin.rules import EntryDecision, Outcome, Rule
 from freqtrade_isolated_margin.settings import ENV_DB_URL, Settings
-from freqtrade_isolated_margin.tables import HistoryError
+from freqtrade_isolated_margin.tables import Base, HistoryError
 
 KEY, OTHER_KEY = "0a1b2c3d", "ffffffff"
 PAIR, SECOND = "BTC/USDT", "ETH/USDT"
@@ -85,7 +85,7 @@ class Stage:
         self.history = History(url)
         self.history.prepare()
         self.writer = self.history.writer(KEY, "reader")
-        self.follower = HistoryReader(self.history, (), world.follower)
+        self.follower = HistoryReader(self.history, Whose(), world.follower)
 
     def wanted(self) -> frozenset[str]:
         """Return what the reader is told that followers want."""
@@ -98,15 +98,6 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(history_module, "clock_of", made.database)
     return made
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without tables."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'history.sqlite'}"
-    server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    return server.new_database()
 
 
 @pytest.fixture
@@ -257,9 +248,48 @@ def test_the_accounts_of_two_keys_are_refused_until_it_is_said_which(stage: Stag
     world.store(stage.history.writer(OTHER_KEY, "other"), {PAIR: account("2")})
     with pytest.raises(HistoryError, match=r"2 API keys .0a1b2c3d, ffffffff.: say with history.keys"):
         stage.follower.read([PAIR])
-    told = HistoryReader(stage.history, [KEY], world.follower)
+    told = HistoryReader(stage.history, Whose([KEY]), world.follower)
     assert told.read([PAIR]).rows[PAIR] == account("3")
     assert stage.follower.asking_since is None
+
+
+_CHANGED = (
+    "the history database held the accounts of the API key 0a1b2c3d and now holds those of ffffffff: "
+    "set history.keys to the one that is meant, or restart the bot"
+)
+
+
+def replaced(stage: Stage, world: World) -> None:
+    """Make the database anew; somebody else is the first to store into it."""
+    engine = stage.history._engine
+    Base.metadata.drop_all(engine)
+    stage.history.prepare()
+    world.store(stage.history.writer(OTHER_KEY, "other"), {PAIR: account("2")})
+
+
+def test_a_follower_never_changes_to_another_users_accounts(stage: Stage, world: World) -> None:
+    """As in a database that was made anew; what it followed is good again as soon as it is alone there."""
+    world.store(stage.writer, {PAIR: account("3")})
+    stage.follower.read([PAIR])
+    replaced(stage, world)
+    for _ in range(2):
+        with pytest.raises(HistoryError) as refused:
+            stage.follower.read([PAIR])
+        assert str(refused.value) == _CHANGED
+    Base.metadata.drop_all(stage.history._engine)
+    stage.history.prepare()
+    world.store(stage.history.writer(KEY, "reader"), {PAIR: account("4")})
+    assert stage.follower.read([PAIR]).rows[PAIR] == account("4")
+
+
+def test_a_follower_that_was_told_whose_accounts_are_meant_waits_for_them(stage: Stage, world: World) -> None:
+    """Whoever else stores into a database that was made anew."""
+    told = HistoryReader(stage.history, Whose([KEY]), world.follower)
+    world.store(stage.writer, {PAIR: account("3")})
+    assert told.read([PAIR]).rows[PAIR] == account("3")
+    replaced(stage, world)
+    with pytest.raises(UnavailableError, match="no bot has stored"):
+        told.read([PAIR])
 
 
 def test_an_empty_database_is_said(stage: Stage) -> None:
@@ -277,7 +307,7 @@ def test_a_pair_that_nobody_reads_is_asked_for(stage: Stage, world: World) -> No
     snapshot = stage.follower.read([PAIR, SECOND])
     assert isinstance(snapshot.rows[PAIR], PairAccount)
     assert snapshot.rows[SECOND] == Unreadable("no bot that stores the accounts reads it (it is asked to)")
-    assert stage.wanted() == {SECOND}
+    assert stage.wanted() == {PAIR, SECOND}
     world.store(stage.writer, {PAIR: account(), SECOND: account("2", "ETHUSDT")})
     assert stage.follower.read([PAIR, SECOND]).rows[SECOND] == account("2", "ETHUSDT")
 
@@ -290,17 +320,40 @@ def test_a_follower_of_other_pairs_only_is_no_failure(stage: Stage, world: World
     assert stage.wanted() == {SECOND}
 
 
-def test_a_pair_is_asked_for_again_after_the_reader_was_started_anew(stage: Stage, world: World) -> None:
-    """It has forgotten what was wanted, and what the one before has read of it goes on ageing."""
+def test_a_pair_is_asked_for_for_as_long_as_it_is_followed(stage: Stage, world: World) -> None:
+    """Also while it is read, maybe only because it was asked for; and forgotten ten minutes after that."""
+    rows: dict[str, Row] = {PAIR: account(), SECOND: account("2", "ETHUSDT")}
+    for _ in range(100):
+        world.store(stage.writer, rows)
+        stage.follower.read([PAIR, SECOND])
+        world.now += 10
+        assert stage.wanted() == {PAIR, SECOND}
+    for _ in range(61):
+        world.store(stage.writer, rows)
+        stage.follower.read([PAIR])
+        world.now += 10
+    assert stage.wanted() == {PAIR}
+
+
+def test_a_reader_that_was_started_anew_knows_what_is_wanted(stage: Stage, world: World) -> None:
+    """What the one before has read goes on ageing."""
     world.store(stage.writer, {PAIR: account(), SECOND: account("2", "ETHUSDT")})
     stage.follower.read([PAIR, SECOND])
-    assert stage.wanted() == frozenset()
     world.now += 1000
     stage.writer = stage.history.writer(KEY, "reader")
     world.store(stage.writer, {PAIR: account()})
     snapshot = stage.follower.read([PAIR, SECOND])
     assert world.age(snapshot, SECOND) == pytest.approx(1000, abs=ROUNDING)
-    assert stage.wanted() == {SECOND}
+    assert stage.wanted() == {PAIR, SECOND}
+
+
+def test_who_only_looks_asks_for_nothing(stage: Stage, world: World) -> None:
+    """Nor does it say so of a pair that nobody reads."""
+    world.store(stage.writer, {PAIR: account()})
+    looker = HistoryReader(stage.history, Whose(), world.follower, asks=False)
+    assert looker.read([PAIR, SECOND]).rows[SECOND] == Unreadable("no bot that stores the accounts reads it")
+    assert looker.read().rows == {PAIR: account()}
+    assert stage.wanted() == frozenset()
 
 
 def test_it_is_not_asked_for_in_every_read(
@@ -313,7 +366,7 @@ def test_it_is_not_asked_for_in_every_read(
         world.store(stage.writer, {PAIR: account()})
         stage.follower.read([PAIR, SECOND])
         world.now += 10
-    assert asked == [{SECOND}] * 3
+    assert asked == [{PAIR, SECOND}] * 3
 
 
 def test_where_it_cannot_be_asked_for_the_others_are_judged_all_the_same(
@@ -331,7 +384,7 @@ def test_where_it_cannot_be_asked_for_the_others_are_judged_all_the_same(
     assert isinstance(missing, Unreadable)
     assert "cannot be written (OperationalError: locked)" in missing.why
     stage.follower.read([PAIR, SECOND])
-    assert stage.wanted() == {SECOND}
+    assert stage.wanted() == {PAIR, SECOND}
 
 
 # ----- whole guards: one reads a real exchange, the others follow
@@ -416,7 +469,7 @@ def test_a_follower_outlives_a_database_that_goes_and_comes(
     postgresql_server.stop()
     try:
         decision = becomes(follower, PAIR, rule=Rule.MAX_AGE)
-        assert "the history database cannot be read (OperationalError)" in "; ".join(decision.reasons)
+        assert "the history database cannot be read (OperationalError" in "; ".join(decision.reasons)
         # The reader itself needs no database.
         assert becomes(reader, PAIR, outcome=Outcome.ALLOW)
     finally:
@@ -459,6 +512,35 @@ def test_the_accounts_of_another_key_make_a_follower_refuse(
     history.writer(OTHER_KEY, "another").write([])
     decision = becomes(follower, PAIR, rule=Rule.MAX_AGE)
     assert "holds the accounts of 2 API keys" in "; ".join(decision.reasons)
+    history.close()
+
+
+def test_a_database_that_was_made_anew_by_another_users_bot_is_refused(
+    guards: Callable[..., Guard],
+    exchange: LocalExchange,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By the reader that takes the place of a dead one too, and the follower stores nothing there."""
+    exchange.set_account(PAIR, HEALTHY)
+    url = f"sqlite:///{tmp_path / 'h.sqlite'}"
+    reader, follower = guards(url, [PAIR]), guards(url, [PAIR], source="history")
+    becomes(follower, PAIR, outcome=Outcome.ALLOW)
+    until(lambda: follower._recorder and follower._recorder._worker and follower._recorder._worker.writer)
+    reader.stop()
+    follower.monitor.stop()
+    for file in tmp_path.glob("h.sqlite*"):
+        file.unlink()
+    history = History(url)
+    history.prepare()
+    history.writer(OTHER_KEY, "another").write([NewRead(1, lambda: 0, {PAIR: account()}, {})])
+    decision = becomes(follower, PAIR, rule=Rule.MAX_AGE)
+    problem = becomes(follower, PAIR, rule=Rule.MAX_AGE) and until(lambda: follower.monitor.problem)
+    assert "held the accounts of the API key" in str(problem)
+    assert decision.blocks
+    follower.note(decision, 1)
+    until(lambda: "cannot be stored: the history database held the accounts of the API key" in caplog.text)
+    assert not list(history.decisions([], [OTHER_KEY], 0, 2**53))
     history.close()
 
 

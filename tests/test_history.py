@@ -22,20 +22,14 @@ from hypothesis import strategies as st
 from postgresql import PostgreSQL
 from sqlalchemy import Connection, create_engine, event, text
 
+from freqtrade_isolated_margin import account as account_module
 from freqtrade_isolated_margin import history as history_module
 from freqtrade_isolated_margin import tables
 from freqtrade_isolated_margin.account import Absent, PairAccount, Row, Unreadable
 from freqtrade_isolated_margin.errors import SettingsError
-from freqtrade_isolated_margin.history import (
-    History,
-    NewDecision,
-    NewRead,
-    Writer,
-    key_id,
-    milliseconds,
-    open_history,
-)
+from freqtrade_isolated_margin.history import History, NewDecision, NewRead, Writer, key_id, open_history
 from freqtrade_isolated_margin.margin import Side, TierRatios
+from freqtrade_isolated_margin.moments import milliseconds
 from freqtrade_isolated_margin.rules import Reading, Rules, decide
 from freqtrade_isolated_margin.settings import ENV_DB_URL, HistorySettings, Settings
 from freqtrade_isolated_margin.tables import HistoryError, NewerHistoryError
@@ -43,15 +37,6 @@ from freqtrade_isolated_margin.tables import HistoryError, NewerHistoryError
 KEY = "0a1b2c3d"
 T0 = 1_800_000_000_000
 PAIR = "BTC/USDT"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without tables."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'history.sqlite'}"
-    server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    return server.new_database()
 
 
 @pytest.fixture
@@ -161,6 +146,54 @@ def test_any_row_comes_back_exactly(history: History, row: Row, ratios: TierRati
         # Equal decimals may be written in two ways.
         assert repr(found.row) == repr(row)
         assert repr(found.tier_ratios) == repr(ratios)
+
+
+@_MANY
+@given(row=_accounts(), again=_accounts())
+def test_an_account_at_other_prices_comes_back_exactly(history: History, row: Row, again: Row) -> None:
+    """Where only figures change that do so with the prices, the rest of the row is that of before."""
+    assert isinstance(row, PairAccount)
+    assert isinstance(again, PairAccount)
+    figures = (
+        again.index_price,
+        again.margin_level,
+        again.liquidate_price,
+        again.liquidate_rate,
+        again.base_asset.net_asset_of_btc,
+        again.quote_asset.net_asset_of_btc,
+    )
+    repriced = account_module.repriced(row, [f"{figure:f}" for figure in figures])
+    key = next(_KEYS)
+    writer = history.writer(key, "bot")
+    rows: list[Row] = [row, repriced, row]
+    writer.write([read(number * 1000, {PAIR: stored}) for number, stored in enumerate(rows)])
+    assert len({recorded.text for _, recorded in history.accounts([], [key], T0, T0 + 9000)}) == 1
+    found = history.as_of(PAIR, [T0 + number * 1000 for number in range(3)], 60, [key])
+    assert [repr(known and known.row) for known in found] == [repr(stored) for stored in rows]
+
+
+@pytest.mark.parametrize("figure", ["1e3", "NaN", "-0.5", "", "1_0", " 1", "\uff11"])
+@pytest.mark.parametrize("column", ["index_price", "margin_level", "liquidate_price", "liquidate_rate"])
+def test_a_figure_that_no_exchange_writes_is_unreadable(
+    history: History, url: str, column: str, figure: str
+) -> None:
+    """What comes out of a database is checked as strictly as what comes from the exchange."""
+    reads = [read(number * 1000, {PAIR: account(index=50_000 + number)}) for number in range(2)]
+    history.writer(KEY, "bot").write(reads)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        newest = "WHERE read_id = (SELECT max(read_id) FROM margin_accounts)"
+        connection.execute(
+            text(f"UPDATE margin_accounts SET {column} = :figure {newest}"), {"figure": figure}
+        )
+    engine.dispose()
+    before, found = (known and known.row for known in history.as_of(PAIR, [T0, T0 + 1000], 60, [KEY]))
+    assert before == account(index=50_000)
+    if column == "liquidate_rate" and figure == "-0.5":
+        assert isinstance(found, PairAccount)
+    else:
+        assert isinstance(found, Unreadable)
+        assert found.why.startswith("its row is not as documented (")
 
 
 def test_odd_words_keep_nothing_else_out(history: History) -> None:
@@ -745,6 +778,10 @@ def test_the_environment_wins_over_the_setting(tmp_path: Path) -> None:
         "postgresql+psycopg://bot:geheim@host/margin",
         "postgresql+psycopg://host/margin?password=geheim",
         "mssql+pyodbc://?odbc_connect=DRIVER%3DX%3BPWD%3Dgeheim",
+        "mysql+pymysql://host/margin?ssl_key_password=geheim",
+        "oracle+oracledb://host/margin?wallet_password=geheim",
+        "postgresql+psycopg://host/margin?access_token=geheim",
+        "postgresql+psycopg://?conninfo=postgresql://bot:geheim@host/margin",
     ],
 )
 def test_a_password_in_the_configuration_is_refused(url: str) -> None:
@@ -761,3 +798,50 @@ def test_the_id_of_a_key_tells_nothing_of_it() -> None:
     assert key_id("a key") == key_id("a key") != key_id("another key")
     assert len(key_id("a key")) == 8
     assert milliseconds(1.5) == 1500
+
+
+def test_a_server_that_is_not_there_is_said() -> None:
+    """In words that hold nothing of the URL."""
+    pytest.importorskip("psycopg")
+    history = History("postgresql+psycopg://bot:geheim@127.0.0.1:9/margin")
+    with pytest.raises(HistoryError, match=r"cannot be read \(OperationalError: refused\)"):
+        history.check()
+
+
+def test_sqlites_own_kind_of_url_is_read_as_well(tmp_path: Path) -> None:
+    """Its file has another name than the URL says."""
+    history = History(f"sqlite:///file:{tmp_path / 'h.sqlite'}?uri=true")
+    history.prepare()
+    history.writer(KEY, "bot").write([read(0, {PAIR: account()})])
+    history.check()
+    assert history.span([KEY]) == (T0, T0)
+
+
+def test_a_reader_from_the_future_is_not_believed_when_its_time_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database's clock was an hour ahead for a while; what was stored after that is what counts."""
+    now = T0
+    monkeypatch.setattr("freqtrade_isolated_margin.history.clock_of", lambda _: now)
+    history = History(f"sqlite:///{tmp_path / 'h.sqlite'}")
+    history.prepare()
+    now = T0 + 3_600_000
+    history.writer(KEY, "bot").write([read(3_600_000, {PAIR: account("3")})])
+    later = history.writer(KEY, "bot")
+    for second in range(20, 3500, 20):
+        now = T0 + second * 1000
+        later.write([read(second * 1000, {PAIR: account("1.2")})])
+    for second in (3490, 3590, 3601, 3650):
+        now = T0 + second * 1000
+        newest = history.newest([PAIR], [KEY])[PAIR]
+        assert newest.recorded.row == account("1.2")
+        assert newest.age_seconds == second - 3480
+
+
+def test_what_was_read_before_a_clock_was_set_back_is_not_taken_for_newer(history: History) -> None:
+    """In one session, whose reads were written in the order of time."""
+    writer = history.writer(KEY, "bot")
+    for second, level in ((60, "3"), (95, "3"), (65, "1.2"), (75, "1.2"), (85, "1.2")):
+        writer.write([read(second * 1000, {PAIR: account(level)})])
+    found = history.as_of(PAIR, [T0 + second * 1000 for second in (61, 66, 90, 96, 100)], 60, [KEY])
+    assert [known and known.row for known in found] == [account("3"), *[account("1.2")] * 4]

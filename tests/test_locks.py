@@ -217,7 +217,7 @@ def test_a_lock_is_only_set_when_no_side_may_enter(
     allowed = bot.guard.decision("BTC/USDT", Side.SHORT)
     blocked = allowed._replace(outcome=Outcome.BLOCK, rule=Rule.FUNDING)
     sides = {Side.LONG: blocked, Side.SHORT: blocked if short_blocks else allowed}
-    monkeypatch.setattr(bot.guard, "decision", lambda _pair, side: sides[side])
+    monkeypatch.setattr(bot.guard, "decision", lambda _pair, side, **_more: sides[side])
     bot.loop()
     assert bool(bot.locks) is locked
 

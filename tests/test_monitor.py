@@ -674,3 +674,35 @@ def test_the_pairs_to_read_can_change(
     monitor.watch(["ETH/USDT", "ETH/USDT"])
     attempt()
     assert fake_reader.pairs == [frozenset({"BTC/USDT"}), frozenset({"ETH/USDT"})]
+
+
+def test_pairs_that_others_want_are_read_for_as_long_as_they_want_them(
+    monitor: Monitor, fake_reader: FakeReader, attempt: Callable[..., float]
+) -> None:
+    """A pair that was asked about out of turn stays."""
+    monitor.also_watch("XRP/USDT")
+    for wanted in ({"ETH/USDT", "BTC/USDT", "XRP/USDT"}, {"ADA/USDT"}, set[str]()):
+        monitor.want(wanted)
+        attempt()
+    own = {"BTC/USDT", "XRP/USDT"}
+    assert fake_reader.pairs == [own | {"ETH/USDT"}, own | {"ADA/USDT"}, own]
+    assert monitor.own_pairs == own
+
+
+def test_what_is_wanted_beyond_the_limit_is_left_out_and_named_once(
+    monitor: Monitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who is read already stays; there is room again when somebody wants less."""
+    monkeypatch.setattr(monitor_module, "_MOST_WANTED", 2)
+    monkeypatch.setattr(monitor_module, "_MOST_NAMED", 2)
+    monitor.want({"D/E", "C/E", "BTC/USDT"})
+    assert monitor.pairs == {"BTC/USDT", "C/E", "D/E"}
+    for _ in range(3):
+        monitor.want({"A/E", "B/E", "X/E", "C/E", "D/E"})
+        assert monitor.pairs == {"BTC/USDT", "C/E", "D/E"}
+    said = "Followers want the accounts of %s pairs, and at most 2 are read for them; left out: %s."
+    assert caplog.messages == [said % (5, "A/E, B/E and 1 more")]
+    monitor.want({"A/E", "D/E"})
+    assert monitor.pairs == {"BTC/USDT", "A/E", "D/E"}
+    monitor.want({"A/E", "B/E", "D/E"})
+    assert caplog.messages[1:] == [said % (3, "B/E")]

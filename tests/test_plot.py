@@ -19,8 +19,9 @@ import pytest
 from freqtrade_isolated_margin import plot, plot_html, plot_png
 from freqtrade_isolated_margin.account import Absent, Row
 from freqtrade_isolated_margin.cli import main
-from freqtrade_isolated_margin.history import History, NewDecision, NewRead, Writer, milliseconds
+from freqtrade_isolated_margin.history import History, NewDecision, NewRead, Writer
 from freqtrade_isolated_margin.margin import Side
+from freqtrade_isolated_margin.moments import milliseconds
 from freqtrade_isolated_margin.plot import LOOKS, Chart, Mark, Shade, load_chart
 from freqtrade_isolated_margin.rules import EntryDecision, Outcome, Rule
 from freqtrade_isolated_margin.settings import Settings
@@ -404,6 +405,26 @@ def test_an_account_that_is_absent_has_nothing_to_draw(folder: Folder) -> None:
     status, _, err = folder.run(PAIR)
     assert status == 2
     assert "the history has no account of BTC/USDT" in err
+
+
+def test_a_read_from_the_far_future_is_left_out(folder: Folder) -> None:
+    """As of a clock that was wrong for a while: the chart ends with what was read until now."""
+    writer = folder.history.writer(KEY, "bot")
+    store(writer, range(60), builders.parsed(builders.long_row("1.5")))
+    ahead = milliseconds(datetime.now(UTC)) + 30 * 24 * 60 * MINUTE
+    writer.write([NewRead(ahead, lambda: 0, {PAIR: builders.parsed(builders.long_row("1.5"))}, {})])
+    assert folder.chart().times[-1] == T0 + 60 * MINUTE - 30_000
+
+
+def test_a_bots_own_decisions_are_shaded(folder: Folder) -> None:
+    """Not those of another one that shares the database."""
+    store(folder.history.writer(KEY, "bot"), range(10), builders.parsed(builders.long_row("1.5")))
+    minutes = range(10)
+    folder.history.writer(KEY, "freqtrade").write([], [decided(minute, Outcome.ALLOW) for minute in minutes])
+    folder.history.writer(KEY, "strict").write([], [decided(minute, Outcome.BLOCK) for minute in minutes])
+    assert folder.chart().shades == []
+    folder.config["bot_name"] = "strict"
+    assert [shade.outcome for shade in folder.chart().shades] == [Outcome.BLOCK]
 
 
 def test_no_history_at_all_is_refused(folder: Folder) -> None:

@@ -5,22 +5,27 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders import long_row, parsed
-from network import until, wire
+from network import Wire, until, wire
 from postgresql import PostgreSQL
-from sqlalchemy import event, make_url
+from sqlalchemy import event, func, make_url, select
 
 from freqtrade_isolated_margin import history as history_module
 from freqtrade_isolated_margin import recorder as recorder_module
+from freqtrade_isolated_margin import tables
 from freqtrade_isolated_margin.account import PairAccount, Row, Unreadable
-from freqtrade_isolated_margin.history import Decided, History, Newest, NewRead, milliseconds
+from freqtrade_isolated_margin.follower import Whose
+from freqtrade_isolated_margin.history import Decided, History, Newest, NewRead
 from freqtrade_isolated_margin.margin import Side
+from freqtrade_isolated_margin.moments import milliseconds
 from freqtrade_isolated_margin.monitor import Moment, Snapshot
 from freqtrade_isolated_margin.recorder import THREAD_NAME, Recorder
 from freqtrade_isolated_margin.rules import EntryDecision, Reading, Rules, decide
@@ -33,15 +38,6 @@ BEFORE = milliseconds(Moment.now().wall) - 600_000
 AHEAD = 2**53
 FAILS = "The history of the isolated margin accounts cannot be stored"
 AGAIN = "The history of the isolated margin accounts is stored again."
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without tables."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'history.sqlite'}"
-    server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    return server.new_database()
 
 
 @pytest.fixture(autouse=True)
@@ -194,17 +190,20 @@ def test_why_nothing_can_be_read_is_stored_for_followers(run: Callable[..., Reco
 
 
 def test_pairs_that_followers_want_are_told_to_the_reader_only(
-    run: Callable[..., Recorder], url: str
+    run: Callable[..., Recorder], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A follower's own recorder has nobody whom it could tell."""
-    told: list[str] = []
+    """For as long as they want them; a follower's own recorder has nobody whom it could tell."""
+    told: list[Collection[str]] = []
     recorder = run(url, want=told.append)
     recorder.succeeded(snapshot())
     until(there(url, 1))
     with opened(url) as history:
-        history.want(["ADA/USDT"])
+        history.want(["ADA/USDT", PAIR])
     recorder.succeeded(snapshot("2"))
-    until(lambda: "ADA/USDT" in told)
+    until(lambda: {"ADA/USDT", PAIR} in told)
+    monkeypatch.setattr(history_module, "WANTED_SECONDS", -1)
+    recorder.succeeded(snapshot("3"))
+    until(lambda: not told[-1])
     deaf = run(url, None, want=pytest.fail)
     deaf.decided(judged(), BEFORE)
     until(lambda: decisions(url))
@@ -238,7 +237,7 @@ def test_a_follower_of_two_keys_must_be_told_which(
     lost = run(url, None)
     lost.decided(judged(), BEFORE)
     until(lambda: any("2 API keys" in text for text in said(caplog, FAILS)))
-    told = run(url, None, keys=[KEY])
+    told = run(url, None, whose=Whose([KEY]))
     told.decided(judged("1.5"), BEFORE)
     until(lambda: [found.outcome for found in decisions(url)] == ["shrink"])
 
@@ -299,7 +298,7 @@ def test_a_deleted_database_is_made_anew(
     url = f"sqlite:///{tmp_path / 'h.sqlite'}"
     recorder = run(url)
     recorder.succeeded(snapshot("3", ago=9))
-    until(lambda: there(url, 1)() and recorder._purged_at and recorder._busy_since is None)
+    until(lambda: there(url, 1)() and recorder._worker and recorder._worker.asking_since is None)
     for file in tmp_path.glob(pattern):
         file.unlink()
     recorder.succeeded(snapshot("2"))
@@ -384,33 +383,208 @@ def test_a_server_that_is_restarted_gets_what_waited(
     assert "127.0.0.1" not in caplog.text
 
 
-def test_a_network_that_goes_silent_holds_nobody_up(
-    run: Callable[..., Recorder],
-    postgresql_server: PostgreSQL,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+# ----- a database that hangs
+
+
+@pytest.fixture
+def far(postgresql_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Far]:
+    """A database behind a wire, which is given up soon when it does not answer."""
+    monkeypatch.setattr(recorder_module, "_HANGING_SECONDS", 1.0)
+    near = make_url(postgresql_server.new_database())
+    assert near.port
+    with wire(near.port) as between:
+        away = near.set(port=between.port).render_as_string(hide_password=False)
+        yield Far(between, near.render_as_string(hide_password=False), away)
+
+
+@dataclass
+class Far:
+    """A wire, and the URLs of a database past it and through it."""
+
+    wire: Wire
+    near: str
+    url: str
+
+
+def helped(recorder: Recorder, condition: Callable[[], Any]) -> Any:
+    """Wait for something, and start the recorder again and again meanwhile, as a bot's loop does."""
+
+    def ask() -> Any:
+        recorder.start()
+        return condition()
+
+    return until(ask)
+
+
+def prepared(recorder: Recorder) -> recorder_module._Worker:
+    """Let it come to where it could store something, and wait for that."""
+    recorder.failed("not yet")
+    worker = recorder._worker
+    assert worker
+    until(lambda: worker.writer and worker.asking_since is None)
+    return worker
+
+
+def recorders() -> int:
+    """Return how many threads store."""
+    return [thread.name for thread in threading.enumerate()].count(THREAD_NAME)
+
+
+def counted(url: str) -> int:
+    """Return how many reads are stored."""
+    with opened(url) as history, history._engine.connect() as connection:
+        return connection.scalar(select(func.count()).select_from(tables.Read)) or 0
+
+
+def test_a_connection_that_hangs_is_given_up(
+    run: Callable[..., Recorder], far: Far, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log says the database does not answer; the bot ends all the same, and nothing is half stored."""
+    """Another one stores what waits, once; the one that hung does nothing more and ends when it wakes up."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(recorder_module, "_HANGING_SECONDS", 0.1)
-    url = make_url(postgresql_server.new_database())
-    assert url.port
-    with wire(url.port) as between:
-        recorder = run(url.set(port=between.port).render_as_string(hide_password=False))
-        recorder.succeeded(snapshot("3", ago=9))
-        until(there(str(url), 1))
-        between.cut()
-        recorder.succeeded(snapshot("2", ago=5))
+    recorder = run(far.url)
+    recorder.succeeded(snapshot("3", ago=9))
+    until(there(far.near, 1))
+    for count, level in ((2, "2.9"), (3, "2.8")):
+        far.wire.lose()
+        recorder.succeeded(snapshot(level, ago=8 - count))
+        recorder.decided(judged(), BEFORE + count * 100_000)
+        helped(recorder, there(far.near, count))
+    # The last is told of only after it was stored.
+    until(lambda: len(said(caplog, AGAIN)) == 2)
+    assert recorders() == 3
+    far.wire.mend()
+    until(lambda: recorders() == 1)
+    assert [level for _, level in levels(far.near)] == ["3", "2.9", "2.8"]
+    assert counted(far.near) == 3
+    assert len(decisions(far.near)) == 2
+    assert said(caplog, FAILS) == [f"{FAILS}: the database has not answered for more than 1 s."] * 2
 
-        def noticed() -> list[str]:
-            recorder.start()
-            return said(caplog, f"{FAILS}: the database has not answered for more than 0.1 s.")
 
-        until(noticed)
-        recorder.stop(timeout=0.05)
-        between.mend()
-        assert [level for _, level in until(there(str(url), 2))] == ["3", "2"]
-        until(lambda: said(caplog, AGAIN))
+@pytest.mark.parametrize("statement", ["INSERT INTO margin_pairs", "INSERT INTO margin_accounts"])
+def test_a_hang_in_the_middle_of_a_transaction_holds_nobody_up(
+    run: Callable[..., Recorder], far: Far, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    """The server undoes it, with its locks; what wakes up then is not stored a second time."""
+    monkeypatch.setattr(history_module, "_STATEMENT_SECONDS", 1)
+    recorder = run(far.url)
+    prepared(recorder)
+
+    def lose(*context: Any) -> None:
+        if context[2].startswith(statement):
+            far.wire.lose()
+
+    event.listen(recorder._history._engine, "after_cursor_execute", lose)
+    recorder.succeeded(snapshot("3", ago=9))
+    helped(recorder, there(far.near, 1))
+    far.wire.mend()
+    until(lambda: recorders() == 1)
+    assert counted(far.near) == 1
+
+
+def test_what_takes_long_but_is_answered_does_not_hang(tmp_path: Path) -> None:
+    """As deleting the rows of a year: each answer begins the time anew."""
+    worker = recorder_module._Worker(lambda _worker: None, first=True)
+    long_ago = time.monotonic() - 2 * recorder_module._HANGING_SECONDS
+    with opened(f"sqlite:///{tmp_path / 'h.sqlite'}") as history:
+        history.before_each(worker.before_each)
+        worker.asking_since = long_ago
+        assert worker.hangs
+        history.prepare()
+        assert not worker.hangs
+
+
+@pytest.mark.parametrize("statement", ["INSERT INTO margin_accounts", "SELECT margin_pairs.name"])
+def test_an_answer_that_comes_too_late_stores_nothing(
+    run: Callable[..., Recorder], tmp_path: Path, statement: str
+) -> None:
+    """Also where the database was only slow: what it was asked for is undone, as late as before its end."""
+    url = f"sqlite:///{tmp_path / 'h.sqlite'}"
+    recorder = run(url)
+    worker = prepared(recorder)
+    entered, released = threading.Event(), threading.Event()
+
+    def wait(*context: Any) -> None:
+        if context[2].startswith(statement):
+            entered.set()
+            assert released.wait(30)
+
+    event.listen(recorder._history._engine, "after_cursor_execute", wait)
+    recorder.succeeded(snapshot("3"))
+    assert entered.wait(30)
+    assert recorder._give_up(worker)
+    released.set()
+    worker.join(30)
+    assert not worker.is_alive()
+    assert counted(url) == 0
+    assert len(recorder._reads) == 1
+    helped(recorder, there(url, 1))
+
+
+def test_what_was_stored_by_one_that_is_given_up_is_left_to_the_next(
+    run: Callable[..., Recorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It drops nothing, since the next one may be at it."""
+    url = f"sqlite:///{tmp_path / 'h.sqlite'}"
+    recorder = run(url)
+    worker = prepared(recorder)
+    write = history_module.Writer.write
+
+    def late(self: history_module.Writer, *args: Any) -> frozenset[str]:
+        wanted = write(self, *args)
+        recorder._give_up(worker)
+        return wanted
+
+    with monkeypatch.context() as patched:
+        patched.setattr(history_module.Writer, "write", late)
+        recorder.succeeded(snapshot("3"))
+        worker.join(30)
+    assert not worker.is_alive()
+    assert len(recorder._reads) == 1
+
+
+def test_at_most_three_are_given_up_at_once(
+    run: Callable[..., Recorder], far: Far, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Then it waits for one of them; neither the bot's loop nor its end waits, and no thread stays."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(history_module, "_CONNECT_SECONDS", 30)
+    recorder = run(far.url)
+    recorder.succeeded(snapshot("3", ago=9))
+    until(there(far.near, 1))
+    far.wire.cut()
+    recorder.succeeded(snapshot("2", ago=5))
+    helped(recorder, lambda: len(recorder._hanging) == 3 and recorder._worker and recorder._worker.hangs)
+    for _ in range(3):
+        recorder.start()
+    assert recorders() == 4
+    assert len(said(caplog, FAILS)) == 1
+    recorder.stop(timeout=0.05)
+    assert recorders() == 4
+    far.wire.mend()
+    assert [level for _, level in until(there(far.near, 2))] == ["3", "2"]
+    until(lambda: recorders() == 0)
+    assert counted(far.near) == 2
+
+
+def test_a_recorder_that_ends_does_not_wait_for_what_was_given_up(
+    run: Callable[..., Recorder], far: Far
+) -> None:
+    """The one that stores ends at once, and with what waits stored."""
+    recorder = run(far.url)
+    recorder.succeeded(snapshot("3", ago=9))
+    until(there(far.near, 1))
+    far.wire.lose()
+    recorder.succeeded(snapshot("2", ago=5))
+    helped(recorder, there(far.near, 2))
+    recorder.succeeded(snapshot("1.9"))
+    recorder.stop(timeout=30)
+    assert counted(far.near) == 3
+    assert recorders() == 1
+    far.wire.mend()
+    until(lambda: recorders() == 0)
+
+
+# ----- what waits
 
 
 def test_what_waits_for_too_long_is_dropped_from_the_oldest_on(
@@ -459,7 +633,7 @@ def test_a_thread_that_died_is_started_again(run: Callable[..., Recorder], tmp_p
         recorder.start()
     names = [thread.name for thread in threading.enumerate()]
     assert names.count(THREAD_NAME) == 1
-    thread = recorder._thread
+    thread = recorder._worker
     assert thread
     recorder._stopping.set()
     recorder._news.set()
@@ -538,17 +712,54 @@ def test_nobody_waits_for_a_database_that_is_gone(run: Callable[..., Recorder], 
     assert recorder.wait_ready(60)
 
 
-def test_old_rows_are_deleted(run: Callable[..., Recorder], url: str) -> None:
-    """After the days that the settings say; newer ones stay."""
-    day = 24 * 3600
+def store_days(url: str) -> None:
+    """Store an account of 31 days ago and one of 29."""
     with opened(url) as history:
         history.prepare()
         history.writer(KEY, "bot").write(
             [
-                NewRead(milliseconds(Moment.now().wall - ago), lambda: 0, {PAIR: account(level)}, {})
-                for level, ago in (("2.1", 31 * day), ("2.2", 29 * day))
+                NewRead(milliseconds(Moment.now().wall - ago * 86400), lambda: 0, {PAIR: account(level)}, {})
+                for level, ago in (("2.1", 31), ("2.2", 29))
             ]
         )
+
+
+def test_old_rows_are_deleted(
+    run: Callable[..., Recorder], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the days that the settings say; newer ones stay."""
+    monkeypatch.setattr(recorder_module, "_FIRST_PURGE_SECONDS", 0)
+    store_days(url)
     recorder = run(url)
     recorder.succeeded(snapshot("2.3"))
     until(lambda: [level for _, level in levels(url)] == ["2.2", "2.3"])
+
+
+def test_nothing_is_deleted_by_a_clock_that_is_still_wrong_at_the_start(
+    run: Callable[..., Recorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten minutes after it the time is known, however often that was set meanwhile; then every hour."""
+    url = f"sqlite:///{tmp_path / 'h.sqlite'}"
+    store_days(url)
+    monotonic, wall, purged = [1000.0], [Moment.now().wall + 60 * 86400], []
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic[0])
+    monkeypatch.setattr(time, "time", lambda: wall[0])
+    monkeypatch.setattr(History, "purge", lambda _self, _key, before: purged.append(before))
+    recorder = Recorder(History(url), KEY, "bot", 30)
+    # One round of its thread's, in this one.
+    monkeypatch.setattr(threading.Thread, "start", lambda _self: None)
+
+    def at(seconds: float) -> int:
+        monotonic[0] = 1000 + seconds
+        recorder.start()
+        worker = recorder._worker
+        assert worker
+        assert recorder._store(worker, recorder._history)
+        return len(purged)
+
+    assert [at(seconds) for seconds in (0, 10)] == [0, 0]
+    wall[0] -= 60 * 86400
+    assert [at(seconds) for seconds in (599, 601, 602, 4200)] == [0, 1, 1, 1]
+    wall[0] += 60 * 86400
+    assert [at(seconds) for seconds in (4200.9, 4202)] == [1, 2]
+    recorder._history.close()

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from freqtrade_isolated_margin.account import Absent, PairAccount, Row, Unreadable
 from freqtrade_isolated_margin.columns import COLUMNS
-from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewRead, milliseconds, moment
+from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewRead
 from freqtrade_isolated_margin.margin import Side, TierRatios
+from freqtrade_isolated_margin.moments import milliseconds, moment
 from freqtrade_isolated_margin.replay import Replay, names_any
 from freqtrade_isolated_margin.rules import EntryDecision, Outcome, Reading, Rule, decide
 from freqtrade_isolated_margin.settings import Settings
@@ -237,6 +238,29 @@ def test_other_limits_need_no_other_lookup(folder: Path) -> None:
     assert ask(judge, BTC, late).outcome is Outcome.SHRINK
     judge.settings = Settings.load({"max_age_seconds": 240})
     assert ask(judge, BTC, START + 300_000).rule is Rule.UNREADABLE
+
+
+def test_the_last_verdict_is_that_of_its_question_only(tmp_path: Path) -> None:
+    """Another side, leverage, moment, pair, or limits: each is judged anew, and the first again alike."""
+    reads = [
+        Told(START + number * 60_000, 0, KEY, {BTC: account(level)})
+        for number, level in ((0, "3"), (1, "2.5"))
+    ]
+    store(tmp_path, reads)
+    judge = replay(tmp_path, entry_funding="borrowed")
+    judge.now = moment(START)
+    first = judge.decision(BTC, Side.LONG)
+    assert judge.decision(BTC, Side.LONG, Decimal("1.0")) is first
+    assert judge.decision(BTC, Side.LONG, Decimal(3)).max_stake != first.max_stake
+    assert judge.decision(BTC, Side.SHORT, Decimal(3)).side is Side.SHORT
+    assert ask(judge, BTC, START + 60_000).margin_level == Decimal("2.5")
+    assert ask(judge, ETH, START + 60_000).rule is Rule.NOT_READ
+    assert ask(judge, BTC, START) == first
+    judge.trouble = "impossible limits"
+    assert judge.decision(BTC, Side.LONG).blocks
+    judge.trouble = None
+    judge.settings = Settings.load({"margin_level": {"block_below": 3.5, "full_above": 4}})
+    assert judge.decision(BTC, Side.LONG).blocks
 
 
 def test_what_was_looked_up_does_not_change(folder: Path) -> None:

@@ -17,8 +17,9 @@ from bot import config_for, freqtrade
 from test_bot_runs import RANGE, write_candles
 
 from freqtrade_isolated_margin.account import PairAccount
-from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewRead, milliseconds
+from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewRead
 from freqtrade_isolated_margin.localexchange import LocalExchange
+from freqtrade_isolated_margin.moments import milliseconds
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,15 +16,10 @@ from postgresql import PostgreSQL
 
 from freqtrade_isolated_margin.account import Absent, PairAccount, Row, Unreadable
 from freqtrade_isolated_margin.cli import main
-from freqtrade_isolated_margin.history import (
-    DEFAULT_FILE,
-    History,
-    NewDecision,
-    NewRead,
-    milliseconds,
-    moment,
-)
+from freqtrade_isolated_margin.credentials import ENV_KEY, ENV_SECRET
+from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewDecision, NewRead, key_id
 from freqtrade_isolated_margin.margin import Side
+from freqtrade_isolated_margin.moments import milliseconds, moment
 from freqtrade_isolated_margin.rules import Reading, Rules, decide
 from freqtrade_isolated_margin.settings import ENV_DB_URL
 
@@ -92,19 +85,18 @@ class Command:
 
 @pytest.fixture
 def command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Command]:
-    """The command in a folder with a configuration; what freqtrade does to the logging is undone."""
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    _restored_logging: None,
+) -> Command:
+    """The command in a folder with a configuration."""
     (tmp_path / "user_data").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    root = logging.getLogger()
-    before = root.level, root.handlers[:], logging.root.manager.disable
     command = Command(tmp_path, capsys)
     command.configure()
-    yield command
-    root.level, root.handlers[:] = before[:2]
-    logging.disable(before[2])
+    return command
 
 
 def account(level: str) -> PairAccount:
@@ -356,3 +348,16 @@ def test_it_reads_postgresql(
     command.fill("3", "1.2", url=url)
     assert [line[6] for line in table(command.run())] == ["allow", "block"]
     assert len(json.loads(command.run("--json").out)["accounts"]) == 2
+
+
+def test_of_several_keys_the_bots_own_is_meant(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no key, or another one, is known it is refused."""
+    for key, level in ((key_id("mine"), "1.5"), ("ffffffff", "3")):
+        command.fill(level, key=key)
+    assert "say with history.keys which are meant" in command.run().err
+    monkeypatch.setenv(ENV_KEY, "mine")
+    monkeypatch.setenv(ENV_SECRET, "secret")
+    (account,) = json.loads(command.run("--json").out)["accounts"]
+    assert account["margin_level"] == "1.5"
+    monkeypatch.setenv(ENV_KEY, "another")
+    assert "say with history.keys which are meant" in command.run().err

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from freqtrade_isolated_margin.errors import SettingsError
-from freqtrade_isolated_margin.history import milliseconds
+from freqtrade_isolated_margin.moments import milliseconds
 from freqtrade_isolated_margin.since import DEFAULT, parse_since
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,20 +94,19 @@ class Command:
 
 @pytest.fixture
 def command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Command]:
-    """The command in an empty folder; what freqtrade does to the logging of this process is undone."""
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    _restored_logging: None,
+) -> Command:
+    """The command in an empty folder."""
     (tmp_path / "user_data").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "240")
     for name in os.environ:
         if name.startswith("FREQTRADE"):
             monkeypatch.delenv(name)
-    root = logging.getLogger()
-    before = root.level, root.handlers[:], logging.root.manager.disable
-    yield Command(tmp_path, capsys, monkeypatch)
-    root.level, root.handlers[:] = before[:2]
-    logging.disable(before[2])
+    return Command(tmp_path, capsys, monkeypatch)
 
 
 def by_pair(shown: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -411,6 +408,21 @@ def test_an_answer_that_trickles_is_not_waited_for(
     kind, message = failed(command, "-c", "config.json")
     assert kind == "unavailable"
     assert message.endswith("no whole answer within 1 s")
+
+
+@pytest.mark.parametrize("columns", [80, 120, 160])
+def test_a_pair_and_its_verdict_are_never_cut(
+    bot_config: dict[str, Any], command: Command, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """In a narrow window the table has fewer columns, and says so."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    command.write(bot_config)
+    done = command.run("-c", "config.json", "BTC/USDT", "XRP/USDT", "DOGE/USDT", "SOL/USDT")
+    assert max(map(len, done.out.splitlines())) <= columns
+    for pattern in (r"BTC/USDT .* allow ", r"XRP/USDT .* block ", r"SOL/USDT .* shrink × 0\.\d{4} "):
+        assert re.search(pattern, done.out), done.out
+    assert ("Index price" in done.out) == (columns == 160)
+    assert ("need a window of 140 columns" in done.out) == (columns < 140)
 
 
 def test_a_follower_shows_what_another_bot_has_stored(

@@ -25,9 +25,10 @@ from freqtrade.enums import CandleType
 from freqtrade.persistence import Order, Trade, init_db
 from PIL import Image
 
-from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewDecision, NewRead, moment
+from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewDecision, NewRead
 from freqtrade_isolated_margin.localexchange import LocalExchange
 from freqtrade_isolated_margin.margin import Side
+from freqtrade_isolated_margin.moments import moment
 from freqtrade_isolated_margin.rules import Reading, decide
 from freqtrade_isolated_margin.settings import SECTION, Settings
 

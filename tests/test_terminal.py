@@ -7,7 +7,7 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from freqtrade_isolated_margin.progress import busy, progress
+from freqtrade_isolated_margin.terminal import busy, progress
 
 
 class Screen(io.StringIO):

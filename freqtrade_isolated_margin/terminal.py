@@ -1,11 +1,27 @@
-"""How far long work is, for whoever waits for it at a terminal; nothing of it goes elsewhere."""
+"""What the commands print on: a table as wide as there is room; on a terminal also how far long work is."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _STEPS = 200
+_WITHOUT_TERMINAL = 160
+
+
+def output() -> Console:
+    """Return the standard output, as wide as a table needs it where it is no terminal."""
+    from rich.console import Console  # noqa: PLC0415 - only where a table is printed
+
+    console = Console()
+    if not (console.is_terminal or "COLUMNS" in os.environ):
+        console.width = _WITHOUT_TERMINAL
+    return console
 
 
 @contextmanager
