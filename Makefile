@@ -14,7 +14,7 @@ help:
 	@echo "make fuzz    tens of thousands of random answers and events (about 20 minutes; FUZZ_FACTOR=3 for more)"
 	@echo "make soak    several bots, 100 pairs, faults and kills (60 minutes; MINUTES=300 for more)"
 	@echo "make fault-matrix   write docs/fault-matrix.md anew from what the tests observe"
-	@echo "make bench   measure what it costs, beside what else there is, and write docs/benchmark.md (about 12 minutes)"
+	@echo "make bench   measure what it costs, beside what else there is, and write docs/benchmark.md (about 7 minutes)"
 	@echo "make clean   remove the virtual environment and caches"
 
 demo: $(VENV)/.package

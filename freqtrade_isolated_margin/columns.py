@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import nan
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,6 +55,8 @@ PLOT_CONFIG: dict[str, dict[str, Any]] = {
 _SHADE = "rgba(213, 94, 0, 0.25)"
 _MOST_CANDLES = 5000
 _MOST_SPANS = 1000
+# Pairs that have left, as from a dynamic pair list: some come back soon.
+_MOST_LEFT = 50
 # A decision is stored once a minute: without a newer one it is not known how long it stood.
 _STANDS_MS = 2 * ROW_SECONDS * 1000
 
@@ -167,6 +169,16 @@ class LiveCandles:
                 self._close(pair, old, new.read_at)
             # Only now, so that whoever asks meanwhile misses no candle.
             self._newest[pair] = new
+        if len(self._newest) > len(snapshot.rows) + _MOST_LEFT:
+            self._forget(self._newest.keys() - snapshot.rows.keys())
+
+    def _forget(self, pairs: Collection[str]) -> None:
+        """Let go of pairs that are not read any more; one that comes back is recalled."""
+        with self._lock:
+            for pair in pairs:
+                for held in (self._newest, self._closed, self._blocked):
+                    held.pop(pair, None)
+        self._recalled.difference_update(pairs)
 
     def failed(self, trouble: str) -> None:
         """Nothing is known that was not known before."""

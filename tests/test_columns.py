@@ -342,6 +342,22 @@ def test_what_this_run_has_seen_wins_over_what_was_stored(
     assert (span.start, span.end) == (now - 5 * MINUTE - 5000, now - MINUTE - 5000)
 
 
+def test_pairs_that_come_and_go_do_not_fill_the_memory(history: History) -> None:
+    """Those that were left long ago are forgotten, and recalled when they come back."""
+    chart = Chart()
+    for number in range(300):
+        chart.read(number * 60, "3", f"A{number}/USDT")
+    held = chart.candles
+    assert len(held._newest) <= 52
+    assert len(held._closed) <= 52
+    assert chart.at(299 * 60, pair="A299/USDT")[0].margin_level == 3
+    held.recall(history, [KEY], "A299/USDT", 10)
+    assert held.unrecalled(["A299/USDT"]) == []
+    for number in range(300, 360):
+        chart.read(number * 60, "3", f"A{number}/USDT")
+    assert held.unrecalled(["A299/USDT"]) == ["A299/USDT"]
+
+
 def test_a_bots_chart_shows_its_own_blocks(history: History) -> None:
     """Where others have stricter limits; of a bot that has decided nothing it shows everybody's."""
     bad, good = verdict(account("1.1")), verdict(account("3"))
