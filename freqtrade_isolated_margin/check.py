@@ -206,6 +206,8 @@ def _exchange(
 
 def _followed(config: dict[str, Any], settings: Settings) -> Iterator[Finding]:
     """Yield what is to be said of a bot that judges by what another one stores: it needs no key."""
+    from .tables import OtherAccountsError  # noqa: PLC0415 - with the history only
+
     try:
         reader = reader_maker(config, settings, Pairs(config))()
         try:
@@ -213,7 +215,7 @@ def _followed(config: dict[str, Any], settings: Settings) -> Iterator[Finding]:
         finally:
             reader.close()
     except IsolatedMarginError as error:
-        advice = "" if "history.keys" in str(error) else _START_THE_READER
+        advice = "" if isinstance(error, OtherAccountsError) else _START_THE_READER
         yield Finding("history", State.FAILURE, str(error), advice)
         return
     age, limit = snapshot.asked_at.age(Moment.now()), float(settings.max_age_seconds)

@@ -58,7 +58,7 @@ _MOST_SPANS = 1000
 # Pairs that have left, as from a dynamic pair list: some come back soon.
 _MOST_LEFT = 50
 # A decision is stored once a minute: without a newer one it is not known how long it stood.
-_STANDS_MS = 2 * ROW_SECONDS * 1000
+STANDS_MS = 2 * ROW_SECONDS * 1000
 
 
 def values_of(row: Row | None, decision: EntryDecision) -> Values:
@@ -242,7 +242,7 @@ class LiveCandles:
             return
         with self._lock:
             spans = self._blocked[decision.pair]
-            if spans and now - spans[-1].end <= _STANDS_MS:
+            if spans and now - spans[-1].end <= STANDS_MS:
                 spans[-1] = Span(spans[-1].start, max(spans[-1].end, now + 1))
             else:
                 spans.append(Span(now, now + 1))
@@ -289,10 +289,10 @@ def blocked_spans(
     for decision in decisions_of(history, keys, pair, since, until, bot):
         began = open_.pop(decision.session_id, None)
         if began is not None:
-            spans.append(Span(began, min(decision.at, began + _STANDS_MS)))
+            spans.append(Span(began, min(decision.at, began + STANDS_MS)))
         if decision.outcome == "block":
             open_[decision.session_id] = decision.at
-    spans += [Span(began, min(began + _STANDS_MS, until)) for began in open_.values()]
+    spans += [Span(began, min(began + STANDS_MS, until)) for began in open_.values()]
     return _joined(spans)
 
 

@@ -13,7 +13,7 @@ from .history import History, Newest
 from .margin import TierRatios
 from .monitor import Moment, Snapshot
 from .settings import spot_pair
-from .tables import HistoryError
+from .tables import HistoryError, OtherAccountsError
 
 _WANT_AGAIN_SECONDS = 120.0
 _NOT_READ = "no bot that stores the accounts reads it"
@@ -40,7 +40,7 @@ class Whose:
             first = self._first = self._first or found
         if found != first:
             was, now = ", ".join(first), ", ".join(found)
-            raise HistoryError(
+            raise OtherAccountsError(
                 f"the history database held the accounts of the API key {was} and now holds those of {now}: "
                 "set history.keys to the one that is meant, or restart the bot"
             )

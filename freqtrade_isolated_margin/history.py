@@ -56,6 +56,7 @@ from .tables import (
     HistoryError,
     NewerHistoryError,
     NoHistoryError,
+    OtherAccountsError,
     Pair,
     Read,
     Schema,
@@ -505,7 +506,7 @@ class History:
         if len(stored) > 1 and own in stored:
             return (own,)
         if len(stored) > 1:
-            raise HistoryError(
+            raise OtherAccountsError(
                 f"the history database holds the accounts of {len(stored)} API keys ({', '.join(stored)}): "
                 "say with history.keys which are meant"
             )

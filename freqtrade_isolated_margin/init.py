@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +25,7 @@ from .credentials import ENV_KEY, ENV_SECRET
 from .errors import IsolatedMarginError, SettingsError
 from .rules import StrictSettings
 from .settings import SECTION, Settings
+from .terminal import print_error
 
 EXIT_DONE, EXIT_ERROR = 0, 2
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         for line in _initialised(arguments):
             print(line)  # noqa: T201 - the command's output
     except IsolatedMarginError as error:
-        print(f"{error.kind}: {error}", file=sys.stderr)  # noqa: T201
+        print_error(error)
         return EXIT_ERROR
     return EXIT_DONE
 

@@ -14,27 +14,25 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from .account import PairAccount
-from .columns import decisions_of
+from .columns import STANDS_MS, decisions_of
 from .configuration import load_config, load_settings
 from .errors import IsolatedMarginError, SettingsError
 from .guard import bot_name, own_key_id
 from .history import History, Recorded, open_history
-from .moments import ROW_SECONDS, milliseconds, moment
+from .moments import milliseconds, moment
 from .rules import Outcome
 from .settings import Settings, spot_pair
 from .since import parse_since
 from .tables import HistoryError
-from .terminal import busy
+from .terminal import busy, print_error
 
 EXIT_DONE, EXIT_ERROR = 0, 2
 MOST_POINTS = 2000
 """So many moments are drawn at most: more than a screen is wide."""
 
 _KINDS = {".html": "html", ".htm": "html", ".png": "png"}
-# A decision is stored once a minute: without a newer one it is not known how long it stood.
 # Another machine's clock may be a little ahead of this one's.
 _AHEAD_MS = 15 * 60 * 1000
-_STANDS_MS = 2 * ROW_SECONDS * 1000
 _LOG_FROM = 4
 
 
@@ -181,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
         with busy("Drawing"):
             _draw(chart, path, LOOKS[arguments.theme])
     except IsolatedMarginError as error:
-        print(f"{error.kind}: {error}", file=sys.stderr)  # noqa: T201 - the command's output
+        print_error(error)
         return EXIT_ERROR
     except Exception as error:  # noqa: BLE001 - a traceback could hold the URL of a database
         print(f"error: the chart cannot be drawn ({type(error).__name__})", file=sys.stderr)  # noqa: T201
@@ -249,7 +247,7 @@ def load_chart(config: Mapping[str, Any], settings: Settings, pair: str, since: 
         accounts = [_account(known) for known in recorded]
         if not any(accounts):
             others = sorted(
-                {name for name, _ in history.accounts([], keys, end - _STANDS_MS, end + 1)} - {pair}
+                {name for name, _ in history.accounts([], keys, end - STANDS_MS, end + 1)} - {pair}
             )
             hint = f"; at its end it has {', '.join(others)}" if others else ""
             raise HistoryError(
@@ -299,11 +297,11 @@ def _shades(history: History, keys: Sequence[str], pair: str, times: Sequence[in
     start, end = times[0], times[-1]
     stood: list[Shade] = []
     open_: dict[int, Shade] = {}
-    for decision in decisions_of(history, keys, pair, start - _STANDS_MS, end + 1, bot):
+    for decision in decisions_of(history, keys, pair, start - STANDS_MS, end + 1, bot):
         before = open_.pop(decision.session_id, None)
         if before:
             stood.append(before._replace(end=min(decision.at, before.end)))
-        open_[decision.session_id] = Shade(decision.at, decision.at + _STANDS_MS, Outcome(decision.outcome))
+        open_[decision.session_id] = Shade(decision.at, decision.at + STANDS_MS, Outcome(decision.outcome))
     stood += open_.values()
     # What is closer than two moments of the grid cannot be told apart.
     blur = times[1] - times[0] if len(times) > 1 else 0

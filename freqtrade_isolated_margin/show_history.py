@@ -21,7 +21,7 @@ from .moments import ROW_SECONDS, milliseconds, moment
 from .rules import Outcome, plain
 from .settings import spot_pair
 from .since import parse_since
-from .terminal import output, progress
+from .terminal import output, print_error, progress
 
 QUIET_MINUTES = 15
 """Where nothing changes, the table has a line of a pair no more often than this."""
@@ -77,14 +77,14 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         _show(arguments)
     except IsolatedMarginError as error:
-        _print_error(error, as_json=arguments.json)
+        print_error(error, as_json=arguments.json)
         return EXIT_ERROR
     except BrokenPipeError:
         # Whoever reads the output has seen enough.
         raise
     except Exception as error:  # noqa: BLE001 - a traceback could hold the database's URL
         unexpected = IsolatedMarginError(f"the history cannot be shown ({type(error).__name__})")
-        _print_error(unexpected, as_json=arguments.json)
+        print_error(unexpected, as_json=arguments.json)
         return EXIT_ERROR
     return EXIT_SHOWN
 
@@ -108,13 +108,6 @@ def _show(arguments: argparse.Namespace) -> None:
             _print_table(period)
     finally:
         history.close()
-
-
-def _print_error(error: IsolatedMarginError, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"error": {"kind": error.kind, "message": str(error)}}))  # noqa: T201
-    else:
-        print(f"{error.kind}: {error}", file=sys.stderr)  # noqa: T201
 
 
 # ----- all of it

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from .account import PairAccount, Row
 from .configuration import load_config, load_settings
-from .errors import IsolatedMarginError, UnavailableError
+from .errors import IsolatedMarginError
 from .guard import check_funding
 from .margin import Side
 from .monitor import PATIENCE_SECONDS, Moment, Snapshot, within
 from .rules import EntryDecision, Outcome, decide, plain
 from .settings import Settings
 from .sources import Pairs, kind_of, reader_maker
-from .terminal import output
+from .terminal import output, print_error
 
 EXIT_FREE, EXIT_BLOCKED, EXIT_ERROR = 0, 1, 2
 
@@ -40,11 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
         check_funding(config, settings)
         snapshot, pairs = within(PATIENCE_SECONDS, lambda: _read(config, settings, arguments.pairs))
     except IsolatedMarginError as error:
-        _print_error(error, as_json=arguments.json)
+        print_error(error, as_json=arguments.json)
         return EXIT_ERROR
     except Exception as error:  # noqa: BLE001 - a traceback's exit status would say that a pair is blocked
         unexpected = IsolatedMarginError(f"the accounts cannot be shown ({type(error).__name__})")
-        _print_error(unexpected, as_json=arguments.json)
+        print_error(unexpected, as_json=arguments.json)
         return EXIT_ERROR
     lines = [_line(pair, snapshot, settings, Side(arguments.side)) for pair in pairs]
     if arguments.json:
@@ -109,15 +108,6 @@ def _pair_json(line: Line) -> dict[str, Any]:
 def _text(value: Decimal | None) -> str | None:
     # As reported, its trailing zeros included, and never with an exponent.
     return None if value is None else f"{value:f}"
-
-
-def _print_error(error: IsolatedMarginError, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"error": {"kind": error.kind, "message": str(error)}}))  # noqa: T201
-    else:
-        wait = error.retry_after if isinstance(error, UnavailableError) else 0
-        again = f"; try again in {wait:.0f} s" if wait else ""
-        print(f"{error.kind}: {error}{again}", file=sys.stderr)  # noqa: T201
 
 
 # ----- table

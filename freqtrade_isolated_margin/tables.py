@@ -37,6 +37,10 @@ class NoHistoryError(HistoryError):
     """Nothing was stored yet."""
 
 
+class OtherAccountsError(HistoryError):
+    """It is not clear whose accounts are meant, or they are not those of before."""
+
+
 class NewerHistoryError(HistoryError):
     """The history was written by a later version of this package."""
 

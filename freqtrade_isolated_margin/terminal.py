@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from .errors import IsolatedMarginError, UnavailableError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +26,16 @@ def output() -> Console:
     if not (console.is_terminal or "COLUMNS" in os.environ):
         console.width = _WITHOUT_TERMINAL
     return console
+
+
+def print_error(error: IsolatedMarginError, *, as_json: bool = False) -> None:
+    """Say on one line what ends a command: its kind, what it is, and when to try again, if that is known."""
+    if as_json:
+        print(json.dumps({"error": {"kind": error.kind, "message": str(error)}}))  # noqa: T201
+    else:
+        wait = error.retry_after if isinstance(error, UnavailableError) else 0
+        again = f"; try again in {wait:.0f} s" if wait else ""
+        print(f"{error.kind}: {error}{again}", file=sys.stderr)  # noqa: T201
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from .monitor import Moment, Monitor, Snapshot
 from .rules import Outcome
 from .settings import Settings, spot_pair
 from .sources import Pairs, reader_maker
+from .terminal import print_error
 
 logger = logging.getLogger(__name__)
 
@@ -57,18 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
             finally:
                 watch.close()
     except IsolatedMarginError as error:
-        _print_error(error)
+        print_error(error)
         return EXIT_ERROR
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - as `status` does
-        _print_error(IsolatedMarginError(f"the accounts cannot be shown ({type(error).__name__})"))
+        print_error(IsolatedMarginError(f"the accounts cannot be shown ({type(error).__name__})"))
         return EXIT_ERROR
     return EXIT_ENDED
-
-
-def _print_error(error: IsolatedMarginError) -> None:
-    print(f"{error.kind}: {error}", file=sys.stderr)  # noqa: T201 - the command's output
 
 
 # ----- what is watched

@@ -13,8 +13,9 @@ from bot import PLAIN_STRATEGY, STRATEGY_HEAD, config_for
 from storing import store
 
 from freqtrade_isolated_margin.cli import main
+from freqtrade_isolated_margin.history import open_history
 from freqtrade_isolated_margin.localexchange import Fault, LocalExchange
-from freqtrade_isolated_margin.settings import ENV_DB_URL
+from freqtrade_isolated_margin.settings import ENV_DB_URL, HistorySettings
 
 UNGUARDED = """
 class Tested(Base):
@@ -258,6 +259,20 @@ def test_a_follower_whose_reader_does_not_read_is_a_failure(
     assert checked.states("history") == ["failure"]
     assert said in checked["history"]["found"]
     assert "the bot that reads the exchange" in checked["history"]["advice"]
+
+
+def test_a_follower_of_nobody_knows_whom_is_not_told_to_start_a_reader(
+    check: Any, exchange: LocalExchange, tmp_path: Path
+) -> None:
+    """Where the database has the accounts of two keys, the finding itself says what to set."""
+    stored(tmp_path / "user_data", exchange, 10.0)
+    open_history(HistorySettings(), {"user_data_dir": str(tmp_path / "user_data")}).writer(
+        "ffffffff", "another"
+    ).write([])
+    history = check(isolated_margin=FOLLOWER, exchange=WITHOUT_KEY)["history"]
+    assert history["state"] == "failure"
+    assert "say with history.keys which are meant" in history["found"]
+    assert history["advice"] == ""
 
 
 def test_the_table_has_a_line_for_each(
