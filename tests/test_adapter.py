@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import socket
@@ -353,6 +354,24 @@ def test_a_timestamp_error_that_stays_is_unavailable(
 
 CREDENTIALS = {-1002, -1022, -2008, -2014, -2015}
 CODES = [-1000, -1002, -1003, -1007, -1008, -1022, -1102, -1121, -2008, -2014, -2015, -3003, -3999, -11001]
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (b'"tradeEnabled":false,"tradeEnabled":true', "a name twice"),
+        (b'"tradeEnabled":true,"more":"\xff"', "not UTF-8"),
+    ],
+)
+def test_what_a_decoder_smooths_over_is_no_account(
+    exchange: LocalExchange, adapter: IsolatedMarginAdapter, bad: bytes, said: str
+) -> None:
+    """Of a name that stands twice it would take the last, and of bad bytes make something plausible."""
+    good = json.dumps(answer(long_row()), separators=(",", ":")).encode()
+    assert good.count(b'"tradeEnabled":true') == 1
+    exchange.faults.add(Fault(ACCOUNT, body=good.replace(b'"tradeEnabled":true', bad)))
+    with pytest.raises(AnswerError, match=said):
+        adapter.fetch()
 
 
 @pytest.fixture(params=["loopback", "api.binance.com"])
