@@ -35,13 +35,13 @@ fuzz: $(VENV)/.dev
 
 MINUTES ?= 60
 soak: $(VENV)/.dev
-	$(BIN)/python soak/soak.py --minutes $(MINUTES) --kills 20
+	$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) --kills 20
 
 fault-matrix: $(VENV)/.dev
 	FAULT_MATRIX_WRITE=1 $(BIN)/pytest tests/test_fault_matrix.py -n 0
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m bench
+	PYTHONPATH=tests $(BIN)/python -m bench
 
 $(VENV)/.package: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed, with its venv module"; exit 1; }

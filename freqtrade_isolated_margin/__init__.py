@@ -4,21 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .account import PairAccount as PairAccount
-    from .adapter import IsolatedMarginAdapter as IsolatedMarginAdapter
-    from .protection import MarginLevelGuard as MarginLevelGuard
-    from .rules import EntryDecision as EntryDecision
-    from .strategy import IsolatedMarginMixin as IsolatedMarginMixin
+    from .account.records import PairAccount as PairAccount
+    from .binance.adapter import IsolatedMarginAdapter as IsolatedMarginAdapter
+    from .hosts.mixin import IsolatedMarginMixin as IsolatedMarginMixin
+    from .hosts.protection import MarginLevelGuard as MarginLevelGuard
+    from .rules.decide import EntryDecision as EntryDecision
 
 __version__ = "0.1.0"
 
 # Loaded when first used: a command must not pay for freqtrade's strategy module.
 _MODULES = {
-    "EntryDecision": "rules",
-    "IsolatedMarginAdapter": "adapter",
-    "IsolatedMarginMixin": "strategy",
-    "MarginLevelGuard": "protection",
-    "PairAccount": "account",
+    "EntryDecision": "rules.decide",
+    "IsolatedMarginAdapter": "binance.adapter",
+    "IsolatedMarginMixin": "hosts.mixin",
+    "MarginLevelGuard": "hosts.protection",
+    "PairAccount": "account.records",
 }
 __all__ = sorted(_MODULES)  # noqa: PLE0605 - a list of strings
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from .cli import main
+from freqtrade_isolated_margin.commands.cli import main
 
 sys.exit(main())

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from builders import redirected
 from hypothesis import settings
-from postgresql import MISSING, PostgreSQL, postgresql, server_folder
+from support.builders import redirected
+from support.postgresql import MISSING, PostgreSQL, postgresql, server_folder
 
-from freqtrade_isolated_margin.credentials import ENV_KEY, ENV_SECRET
+from freqtrade_isolated_margin.binance.credentials import ENV_KEY, ENV_SECRET
 from freqtrade_isolated_margin.localexchange import LocalExchange
-from freqtrade_isolated_margin.settings import ENV_DB_URL
+from freqtrade_isolated_margin.rules.settings import ENV_DB_URL
 
 if TYPE_CHECKING:
-    from faults import Gate, World
+    from support.faults import Gate, World
 
 settings.register_profile("house", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -111,7 +111,7 @@ def bot_config(exchange: LocalExchange) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def front(server: LocalExchange) -> Iterator[Gate]:
     """Stand in front of a module's own `server`, and keep every signature."""
-    from faults import Gate  # noqa: PLC0415 - with all of freqtrade, which few modules need
+    from support.faults import Gate  # noqa: PLC0415 - with all of freqtrade, which few modules need
 
     gate = Gate(server)
     yield gate
@@ -121,7 +121,7 @@ def front(server: LocalExchange) -> Iterator[Gate]:
 @pytest.fixture
 def world(server: LocalExchange, front: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """What a fault is made on, as new."""
-    from faults import a_world  # noqa: PLC0415 - as above
+    from support.faults import a_world  # noqa: PLC0415 - as above
 
     with a_world(server, front, monkeypatch) as world:
         yield world

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bot import config_for, freqtrade
+from support.bot import config_for, freqtrade
 
 from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange, MarketSpec
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib import image
-
 from bench import __main__ as runner
 from bench import report
 from bench.measure import figure, median_ratio
 from bench.picture import draw
 from bench.stored import write_day
+from matplotlib import image
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from bot import config_for, freqtrade
+from support.bot import config_for, freqtrade
 
 from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange, MarketSpec
 

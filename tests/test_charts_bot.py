@@ -11,21 +11,24 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-import builders
 import numpy as np
 import pytest
 import requests
-from bot import FreqtradeProcess, config_for, freqtrade
-from network import until
+from support import builders
+from support.bot import FreqtradeProcess, config_for, freqtrade
+from support.network import until
 from test_bot_runs import RANGE, write_candles
 
-from freqtrade_isolated_margin.account import PairAccount
-from freqtrade_isolated_margin.columns import COLUMNS
-from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewDecision, NewRead, key_id
+from freqtrade_isolated_margin.account.maths import Side
+from freqtrade_isolated_margin.account.records import PairAccount
+from freqtrade_isolated_margin.binance.clock import milliseconds
+from freqtrade_isolated_margin.history.asking import History
+from freqtrade_isolated_margin.history.database import DEFAULT_FILE
+from freqtrade_isolated_margin.history.writing import NewDecision, NewRead, key_id
+from freqtrade_isolated_margin.hosts.columns import COLUMNS
 from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange, MarketSpec
-from freqtrade_isolated_margin.margin import Side
-from freqtrade_isolated_margin.moments import milliseconds
-from freqtrade_isolated_margin.rules import Reading, Rules, decide
+from freqtrade_isolated_margin.rules.decide import Reading, decide
+from freqtrade_isolated_margin.rules.rules import Rules
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bot import FreqtradeProcess, config_for, freqtrade
-from faults import (
+from support.bot import FreqtradeProcess, config_for, freqtrade
+from support.faults import (
     ACCOUNT,
     FIELD_PAIRS,
     OTHER,
@@ -41,10 +41,10 @@ from faults import (
     serving,
 )
 
-from freqtrade_isolated_margin import monitor as monitor_module
-from freqtrade_isolated_margin.cli import main
+from freqtrade_isolated_margin.binance.reader import Reader
+from freqtrade_isolated_margin.commands.cli import main
+from freqtrade_isolated_margin.guard import monitor as monitor_module
 from freqtrade_isolated_margin.localexchange import Fault, LocalExchange
-from freqtrade_isolated_margin.monitor import Reader
 
 pytestmark = [pytest.mark.xdist_group("fault matrix"), pytest.mark.timeout(300)]
 
@@ -440,7 +440,8 @@ def _status_cell(row: FaultRow, status: int, shown: dict[str, Any]) -> str:
 BOT_PAIRS = ["BTC/USDT", "ETH/USDT"]
 BOT_STRATEGY = """
 from pathlib import Path
-from freqtrade_isolated_margin import adapter, monitor
+from freqtrade_isolated_margin.binance import adapter
+from freqtrade_isolated_margin.guard import monitor
 
 # A test does not wait as long as a bot, neither for an answer nor for the next read.
 adapter._TIMEOUT_MS = 1000
@@ -454,7 +455,7 @@ class KillableReader(monitor.Reader):
             raise SystemExit
         return super().read(*args, **kwargs)
 
-from freqtrade_isolated_margin import guard
+from freqtrade_isolated_margin.guard import guard
 guard.Reader = KillableReader
 
 def raised(self, *args, **kwargs):

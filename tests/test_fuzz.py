@@ -22,7 +22,10 @@ from freqtrade.enums import RunMode
 from freqtrade.persistence import PairLocks
 from freqtrade.strategy import IStrategy
 from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
-from fuzzing import (
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from support.fuzzing import (
     SYMBOLS,
     Tally,
     campaign,
@@ -36,29 +39,29 @@ from fuzzing import (
     mutate_bytes,
     strictly_decoded,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from freqtrade_isolated_margin import IsolatedMarginMixin
-from freqtrade_isolated_margin import adapter as adapter_module
-from freqtrade_isolated_margin import guard as guard_module
-from freqtrade_isolated_margin import strategy as strategy_module
-from freqtrade_isolated_margin.account import PairAccount, parse_answer
-from freqtrade_isolated_margin.adapter import IsolatedMarginAdapter
-from freqtrade_isolated_margin.credentials import Credentials
+from freqtrade_isolated_margin.account.maths import Side
+from freqtrade_isolated_margin.account.records import PairAccount, parse_answer
+from freqtrade_isolated_margin.binance import adapter as adapter_module
+from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
+from freqtrade_isolated_margin.binance.clock import Moment
+from freqtrade_isolated_margin.binance.credentials import Credentials
+from freqtrade_isolated_margin.binance.reader import Reader, Snapshot
 from freqtrade_isolated_margin.errors import (
     AnswerError,
     CredentialsError,
     IsolatedMarginError,
     UnavailableError,
 )
-from freqtrade_isolated_margin.guard import Guard
-from freqtrade_isolated_margin.margin import Side
-from freqtrade_isolated_margin.monitor import Moment, Monitor, Reader, Snapshot, _Worker
-from freqtrade_isolated_margin.rules import Outcome, Reading, Rules, decide
-from freqtrade_isolated_margin.settings import Settings
-from freqtrade_isolated_margin.strategy import LOCK_PREFIX
+from freqtrade_isolated_margin.guard import guard as guard_module
+from freqtrade_isolated_margin.guard.guard import Guard
+from freqtrade_isolated_margin.guard.monitor import Monitor, _Worker
+from freqtrade_isolated_margin.hosts import mixin as strategy_module
+from freqtrade_isolated_margin.hosts.locks import LOCK_PREFIX
+from freqtrade_isolated_margin.rules.decide import Outcome, Reading, decide
+from freqtrade_isolated_margin.rules.rules import Rules
+from freqtrade_isolated_margin.rules.settings import Settings
 
 pytestmark = pytest.mark.timeout(3600)
 

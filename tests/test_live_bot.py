@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from bot import FreqtradeProcess, config_for, freqtrade
+from support.bot import FreqtradeProcess, config_for, freqtrade
 
 from freqtrade_isolated_margin.localexchange import AccountSpec, Fault, LocalExchange, MarketSpec, OrderRecord
 

@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 import requests
-from bot import config_for
 from freqtrade.enums import RunMode
 from freqtrade.resolvers import StrategyResolver
+from support.bot import config_for
 from test_replay_runs import write_history
 
-from freqtrade_isolated_margin.adapter import IsolatedMarginAdapter
-from freqtrade_isolated_margin.credentials import Credentials
+from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
+from freqtrade_isolated_margin.binance.credentials import Credentials
+from freqtrade_isolated_margin.hosts.selfcheck import check_guarded
 from freqtrade_isolated_margin.localexchange import LocalExchange
-from freqtrade_isolated_margin.settings import SECTION, Settings
-from freqtrade_isolated_margin.strategy import check_guarded
+from freqtrade_isolated_margin.rules.settings import SECTION, Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -117,7 +117,7 @@ def pip_install(_command: str, tmp_path: Path) -> None:
     assert "Provides-Extra: postgresql" in metadata
     assert "Provides-Extra: plot" in metadata
     assert "License-Expression: GPL-3.0-or-later" in metadata
-    assert "freqtrade-isolated-margin = freqtrade_isolated_margin.cli:main" in entry_points
+    assert "freqtrade-isolated-margin = freqtrade_isolated_margin.commands.cli:main" in entry_points
 
 
 def in_a_bots_folder(command: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:

@@ -10,16 +10,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import builders
 import pandas as pd
 import pytest
-from bot import config_for, freqtrade
+from support import builders
+from support.bot import config_for, freqtrade
 from test_bot_runs import RANGE, write_candles
 
-from freqtrade_isolated_margin.account import PairAccount
-from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewRead
+from freqtrade_isolated_margin.account.records import PairAccount
+from freqtrade_isolated_margin.binance.clock import milliseconds
+from freqtrade_isolated_margin.history.asking import History
+from freqtrade_isolated_margin.history.database import DEFAULT_FILE
+from freqtrade_isolated_margin.history.writing import NewRead
 from freqtrade_isolated_margin.localexchange import LocalExchange
-from freqtrade_isolated_margin.moments import milliseconds
 
 pytestmark = pytest.mark.timeout(300)
 

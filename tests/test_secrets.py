@@ -16,8 +16,9 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from bot import config_for, freqtrade
-from faults import (
+from freqtrade.enums import RunMode
+from support.bot import config_for, freqtrade
+from support.faults import (
     ACCOUNT,
     FIELD_PAIRS,
     OTHER,
@@ -32,16 +33,15 @@ from faults import (
     World,
     serving,
 )
-from freqtrade.enums import RunMode
 from test_bot_runs import RANGE, WITH_MIXIN, write_candles
 
-from freqtrade_isolated_margin.cli import main
-from freqtrade_isolated_margin.credentials import ENV_KEY, ENV_SECRET
+from freqtrade_isolated_margin.binance.credentials import ENV_KEY, ENV_SECRET
+from freqtrade_isolated_margin.commands.cli import main
 from freqtrade_isolated_margin.errors import IsolatedMarginError
-from freqtrade_isolated_margin.guard import build_guard
+from freqtrade_isolated_margin.hosts.wiring import build_guard
 from freqtrade_isolated_margin.localexchange import Fault, LocalExchange
 from freqtrade_isolated_margin.localexchange.keys import ApiKey
-from freqtrade_isolated_margin.settings import Settings
+from freqtrade_isolated_margin.rules.settings import Settings
 
 pytestmark = [pytest.mark.xdist_group("secrets"), pytest.mark.timeout(300)]
 

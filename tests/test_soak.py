@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
-SCRIPT = Path(__file__).parent.parent / "soak" / "soak.py"
+SCRIPT = Path(__file__).parent / "soak" / "soak.py"
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("soak")]
 

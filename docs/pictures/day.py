@@ -25,16 +25,18 @@ from freqtrade.enums import CandleType
 from freqtrade.persistence import Order, Trade, init_db
 from PIL import Image
 
-from freqtrade_isolated_margin.history import DEFAULT_FILE, History, NewDecision, NewRead
+from freqtrade_isolated_margin.account.maths import Side
+from freqtrade_isolated_margin.binance.clock import moment
+from freqtrade_isolated_margin.history.asking import History
+from freqtrade_isolated_margin.history.database import DEFAULT_FILE
+from freqtrade_isolated_margin.history.writing import NewDecision, NewRead
 from freqtrade_isolated_margin.localexchange import LocalExchange
-from freqtrade_isolated_margin.margin import Side
-from freqtrade_isolated_margin.moments import moment
-from freqtrade_isolated_margin.rules import Reading, decide
-from freqtrade_isolated_margin.settings import SECTION, Settings
+from freqtrade_isolated_margin.rules.decide import Reading, decide
+from freqtrade_isolated_margin.rules.settings import SECTION, Settings
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent.parent / "tests"))
-from builders import parsed, row  # noqa: E402 - the tests' own rows
+from support.builders import parsed, row  # noqa: E402 - the tests' own rows
 
 PAIR = "BTC/USDT"
 START = round(datetime(2026, 11, 1, 6, tzinfo=UTC).timestamp() * 1000)

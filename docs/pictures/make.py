@@ -17,12 +17,12 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
 from rich.terminal_theme import TerminalTheme
 
-from freqtrade_isolated_margin import demo
-from freqtrade_isolated_margin.board import draw
+from freqtrade_isolated_margin.account.maths import Side
+from freqtrade_isolated_margin.commands import demo
+from freqtrade_isolated_margin.commands.board import draw
+from freqtrade_isolated_margin.commands.watch import Watch
 from freqtrade_isolated_margin.localexchange import LocalExchange
-from freqtrade_isolated_margin.margin import Side
-from freqtrade_isolated_margin.settings import SECTION, Settings
-from freqtrade_isolated_margin.watch import Watch
+from freqtrade_isolated_margin.rules.settings import SECTION, Settings
 
 HERE = Path(__file__).parent
 CONFIG = HERE.parent.parent / "user_data" / "config.json"

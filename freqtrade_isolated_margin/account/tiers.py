@@ -1,0 +1,93 @@
+"""The tiers of a pair: liquidation ratios as the exchange tells them, or as Binance has published them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import NamedTuple
+
+from freqtrade_isolated_margin.account.maths import ZERO, Holdings
+
+# Liquidation ratios by the maximum leverage of a tier, as `marginRatio` prints it. Source: FAQ, the
+# newest table (one ratio for all tiers of a pair) and the one before it (a ratio per tier of a 5x pair).
+_TIERS_10X = "10 8.91 8.05 7.36 6.79 6.31 5.91 5.57 5.26 5"
+_TIERS_5X = "5 4.2 3.66 3.28 3"
+_TIERS_3X = "3 2.14 1.8 1.61 1.5"
+_OLDER_5X = "1.150 1.158 1.165 1.173 1.180"
+
+
+def _published() -> dict[Decimal, Decimal]:
+    rows = [(leverage, "1.05") for leverage in _TIERS_10X.split()]
+    rows += [(leverage, "1.15") for leverage in _TIERS_5X.split()]
+    rows += zip(_TIERS_5X.split(), _OLDER_5X.split(), strict=True)
+    rows += [(leverage, "1.18") for leverage in _TIERS_3X.split()]
+    highest: dict[Decimal, Decimal] = {}
+    for leverage, ratio in rows:
+        key = Decimal(leverage)
+        highest[key] = max(highest.get(key, ZERO), Decimal(ratio))
+    return highest
+
+
+PUBLISHED_RATIOS = _published()
+HIGHEST_PUBLISHED_RATIO = max(PUBLISHED_RATIOS.values())
+
+
+def published_liquidation_ratio(margin_ratio: Decimal) -> Decimal:
+    """The highest liquidation ratio that Binance has published for a tier of this maximum leverage.
+
+    `margin_ratio` is the account's ``marginRatio``: the maximum leverage of its tier, not a risk ratio
+    (recorded: "10", "5", "4.2"). A leverage in no table gets the highest ratio of all.
+    Source: FAQ tables; a leverage that stands in two of them takes the ratio that liquidates earlier.
+    """
+    return PUBLISHED_RATIOS.get(margin_ratio, HIGHEST_PUBLISHED_RATIO)
+
+
+class Tier(NamedTuple):
+    """One row of ``isolatedMarginTier``: what may be borrowed, and when it is liquidated (API)."""
+
+    effective_multiple: Decimal
+    initial_risk_ratio: Decimal
+    liquidation_risk_ratio: Decimal
+    base_max_borrowable: Decimal
+    quote_max_borrowable: Decimal
+
+
+class TierRatios(NamedTuple):
+    """What a pair's tiers say of its account."""
+
+    current: Decimal
+    """The liquidation ratio of the tier that the account's debts are in."""
+    highest: Decimal
+    """The highest liquidation ratio of all tiers: a larger loan may come to it."""
+
+
+def tier_ratios(tiers: tuple[Tier, ...], holdings: Holdings) -> TierRatios | None:
+    """The liquidation ratios that the tiers give an account; None without tiers.
+
+    A larger loan means a higher tier, and with both assets borrowed the higher of the two counts; a loan
+    beyond every tier is in the last. Source: API (``isolatedMarginTier``) and FAQ.
+    """
+    if not tiers:
+        return None
+    position = max(
+        _tier_position(holdings.base_debt, [tier.base_max_borrowable for tier in tiers]),
+        _tier_position(holdings.quote_debt, [tier.quote_max_borrowable for tier in tiers]),
+    )
+    current = tiers[position].liquidation_risk_ratio
+    return TierRatios(current, max(tier.liquidation_risk_ratio for tier in tiers))
+
+
+def _tier_position(debt: Decimal, limits: list[Decimal]) -> int:
+    fitting = (position for position, limit in enumerate(limits) if debt <= limit)
+    return next(fitting, len(limits) - 1)
+
+
+LOWEST_BELIEVABLE_RATIO = Decimal("1.04")
+HIGHEST_BELIEVABLE_RATIO = Decimal("1.30")
+
+
+def believable_ratio(ratio: Decimal) -> bool:
+    """Whether `ratio` can be a liquidation ratio at all: from 1.04 to 1.30.
+
+    Source: every ratio that Binance has published lies between 1.05 and 1.18 (FAQ).
+    """
+    return LOWEST_BELIEVABLE_RATIO <= ratio <= HIGHEST_BELIEVABLE_RATIO

@@ -1,0 +1,388 @@
+"""`freqtrade-isolated-margin plot`: a pair's account over time, as a page or a picture."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
+
+from freqtrade_isolated_margin.account.records import PairAccount
+from freqtrade_isolated_margin.binance.clock import milliseconds, moment
+from freqtrade_isolated_margin.commands.configuration import load_config, load_settings
+from freqtrade_isolated_margin.commands.periods import parse_since
+from freqtrade_isolated_margin.commands.terminal import busy, print_error
+from freqtrade_isolated_margin.errors import IsolatedMarginError, SettingsError
+from freqtrade_isolated_margin.history.asking import History, Recorded, open_history
+from freqtrade_isolated_margin.history.blocks import STANDS_MS, decisions_of
+from freqtrade_isolated_margin.history.tables import HistoryError
+from freqtrade_isolated_margin.hosts.wiring import bot_name, own_key_id
+from freqtrade_isolated_margin.rules.decide import Outcome
+from freqtrade_isolated_margin.rules.settings import Settings, spot_pair
+
+EXIT_DONE, EXIT_ERROR = 0, 2
+MOST_POINTS = 2000
+"""So many moments are drawn at most: more than a screen is wide."""
+
+_KINDS = {".html": "html", ".htm": "html", ".png": "png"}
+# Another machine's clock may be a little ahead of this one's.
+_AHEAD_MS = 15 * 60 * 1000
+_LOG_FROM = 4
+
+
+class Shade(NamedTuple):
+    """From when to when entries were shrunk or blocked, in milliseconds; the end is not included."""
+
+    start: int
+    end: int
+    outcome: Outcome
+
+
+class Mark(NamedTuple):
+    """A filled order of the bot: when, in milliseconds, and at which price in quote currency."""
+
+    at: int
+    price: float
+    kind: Literal["entry", "exit"]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What is drawn, whatever draws it. Prices are in quote currency; None where there is none."""
+
+    pair: str
+    times: Sequence[int]
+    """Milliseconds since 1970 UTC, ascending."""
+    index_price: Sequence[float | None]
+    liquidation_price: Sequence[float | None]
+    margin_level: Sequence[float | None]
+    block_below: float
+    full_above: float
+    shades: Sequence[Shade] = ()
+    marks: Sequence[Mark] = ()
+
+    @property
+    def title(self) -> str:
+        """The pair and the period."""
+        start, end = moment(self.times[0]), moment(self.times[-1])
+        last = f"{end:%H:%M}" if start.date() == end.date() else f"{end:%Y-%m-%d %H:%M}"
+        return f"{self.pair} isolated margin, {start:%Y-%m-%d %H:%M} to {last} UTC"
+
+    @property
+    def quote(self) -> str:
+        """The currency of the prices."""
+        return self.pair.partition("/")[2]
+
+    @property
+    def owes_nothing(self) -> bool:
+        """Whether there is no debt in all of the time, and so no level to draw."""
+        return all(level is None for level in self.margin_level)
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the level's axis is: a small debt has a huge level, beside which no limit would be seen."""
+        return max((level for level in self.margin_level if level), default=0) > _LOG_FROM * self.full_above
+
+    @property
+    def level_range(self) -> tuple[float, float]:
+        """The least and the greatest that the level's axis shows, its limits among it."""
+        shown = [*(level for level in self.margin_level if level is not None)]
+        low, high = min([*shown, self.block_below]), max([*shown, self.full_above])
+        if self.logarithmic:
+            return max(low, 0.1) / 1.15, high * 1.15
+        return max(low - 0.08 * (high - low), 0), high + 0.08 * (high - low)
+
+    @property
+    def level_ticks(self) -> list[float]:
+        """The levels that a logarithmic axis is marked with: 1, 2, 5, 10, 20 and so on."""
+        low, high = self.level_range
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = (step * 10.0**decade for decade in decades for step in (1, 2, 5))
+        return [tick for tick in ticks if low <= tick <= high]
+
+    @property
+    def price_range(self) -> tuple[float, float]:
+        """The least and the greatest that the prices' axis shows, marks included."""
+        shown = [price for price in (*self.index_price, *self.liquidation_price) if price is not None]
+        shown += [mark.price for mark in self.marks]
+        room = 0.06 * (max(shown) - min(shown)) or 0.01 * max(shown)
+        return max(min(shown) - room, 0), max(shown) + room
+
+
+@dataclass(frozen=True)
+class Look:
+    """The colours of a theme: those of Okabe and Ito, which everybody can tell apart."""
+
+    paper: str
+    ink: str
+    grid: str
+    index_price: str
+    liquidation_price: str
+    margin_level: str
+    limit: str
+    entry: str
+    exit: str
+    shades: Mapping[Outcome, str]
+
+
+LOOKS = {
+    "light": Look(
+        paper="#FFFFFF",
+        ink="#222222",
+        grid="#DDDDDD",
+        index_price="#0072B2",
+        liquidation_price="#D55E00",
+        margin_level="#0072B2",
+        limit="#555555",
+        entry="#009E73",
+        exit="#CC79A7",
+        shades={Outcome.SHRINK: "#E69F00", Outcome.BLOCK: "#D55E00"},
+    ),
+    "dark": Look(
+        paper="#15181C",
+        ink="#E6E6E6",
+        grid="#343A42",
+        index_price="#56B4E9",
+        liquidation_price="#D55E00",
+        margin_level="#56B4E9",
+        limit="#B0B0B0",
+        entry="#009E73",
+        exit="#CC79A7",
+        shades={Outcome.SHRINK: "#E69F00", Outcome.BLOCK: "#D55E00"},
+    ),
+}
+SHADE_LABELS = {Outcome.SHRINK: "entries shrunk", Outcome.BLOCK: "entries blocked"}
+
+
+# ----- the command
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; return its exit status."""
+    try:
+        pair = spot_pair(arguments.pair)
+        path = _asked_path(arguments.output)
+        since = parse_since(arguments.since, datetime.now(UTC))
+        config = load_config(arguments)
+        if arguments.db_url:
+            config["db_url"] = arguments.db_url
+        settings = load_settings(config, arguments.strategy)
+        path = path or _default_path(config, pair)
+        with busy("Reading the history"):
+            chart = load_chart(config, settings, pair, since)
+        with busy("Drawing"):
+            _draw(chart, path, LOOKS[arguments.theme])
+    except IsolatedMarginError as error:
+        print_error(error)
+        return EXIT_ERROR
+    except Exception as error:  # noqa: BLE001 - a traceback could hold the URL of a database
+        print(f"error: the chart cannot be drawn ({type(error).__name__})", file=sys.stderr)  # noqa: T201
+        return EXIT_ERROR
+    print(path)  # noqa: T201 - the command's output
+    return EXIT_DONE
+
+
+def _asked_path(output: str | None) -> Path | None:
+    path = Path(output) if output else None
+    if path and path.suffix.lower() not in _KINDS:
+        raise SettingsError(f"-o {path.name!r} must end in .html or .png")
+    return path
+
+
+def _default_path(config: Mapping[str, Any], pair: str) -> Path:
+    folder = Path(config.get("user_data_dir") or "user_data") / "plot"
+    return folder / f"isolated-margin-{pair.replace('/', '_')}.html"
+
+
+def _draw(chart: Chart, path: Path, look: Look) -> None:
+    kind = _KINDS[path.suffix.lower()]
+    try:
+        if kind == "html":
+            from freqtrade_isolated_margin.commands.plot_html import draw  # noqa: PLC0415 - each needs a library of its own
+        else:
+            from freqtrade_isolated_margin.commands.plot_png import draw  # noqa: PLC0415
+    except ImportError as error:
+        needed = "plotly" if kind == "html" else "matplotlib"
+        raise SettingsError(
+            f"a .{kind} file needs {needed}, which cannot be loaded ({type(error).__name__}): "
+            "pip install 'freqtrade-isolated-margin[plot]'"
+        ) from None
+    drawn = draw(chart, look)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(drawn)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written ({type(error).__name__})") from None
+
+
+# ----- what is drawn
+
+
+def load_chart(config: Mapping[str, Any], settings: Settings, pair: str, since: int) -> Chart:
+    """Return what there is to draw of a pair from `since`, in milliseconds, to the newest read.
+
+    :raises SettingsError: where the history's URL is impossible.
+    :raises HistoryError: where the history cannot be read, or has nothing of the pair.
+    """
+    if not settings.history.enabled:
+        raise HistoryError('the history is off ("history": false)')
+    history = open_history(settings.history, config)
+    try:
+        keys = history.keys(settings.history.keys, own_key_id(config))
+        # Not what a clock that was wrong has put far into the future.
+        span = history.span(keys, milliseconds(datetime.now(UTC)) + _AHEAD_MS)
+        if span is None:
+            raise HistoryError("the history database holds no accounts yet")
+        start, end = max(since, span[0]), span[1]
+        if start > end:
+            raise HistoryError(f"the history ends at {_written(end)}, before {_written(since)} (--since)")
+        times = _grid(start, end)
+        recorded = history.as_of(pair, times, float(settings.max_age_seconds), keys)
+        accounts = [_account(known) for known in recorded]
+        if not any(accounts):
+            others = sorted(
+                {name for name, _ in history.accounts([], keys, end - STANDS_MS, end + 1)} - {pair}
+            )
+            hint = f"; at its end it has {', '.join(others)}" if others else ""
+            raise HistoryError(
+                f"the history has no account of {pair} from {_written(start)} to {_written(end)}{hint}"
+            )
+        shades = _shades(history, keys, pair, times, bot_name(config))
+    finally:
+        history.close()
+    level = settings.rules_for(pair).margin_level
+    return Chart(
+        pair=pair,
+        times=times,
+        index_price=[float(account.index_price) if account else None for account in accounts],
+        liquidation_price=[_liquidation_price(account) for account in accounts],
+        margin_level=[
+            float(account.margin_level) if account and account.has_debt else None for account in accounts
+        ],
+        block_below=float(level.block_below),
+        full_above=float(level.full_above),
+        shades=shades,
+        marks=_marks(config, pair, start, end),
+    )
+
+
+def _written(at: int) -> str:
+    return f"{moment(at):%Y-%m-%d %H:%M} UTC"
+
+
+def _grid(start: int, end: int) -> list[int]:
+    """Return evenly spaced moments, the newest among them, not more than `MOST_POINTS`."""
+    step = max(math.ceil((end - start) / (MOST_POINTS - 1)), 1000)
+    return list(range(end, start - 1, -step))[::-1]
+
+
+def _account(recorded: Recorded | None) -> PairAccount | None:
+    row = recorded.row if recorded else None
+    return row if isinstance(row, PairAccount) and not row.is_absent else None
+
+
+def _liquidation_price(account: PairAccount | None) -> float | None:
+    owing = account is not None and account.has_debt and account.liquidate_price > 0
+    return float(account.liquidate_price) if account and owing else None
+
+
+def _shades(history: History, keys: Sequence[str], pair: str, times: Sequence[int], bot: str) -> list[Shade]:
+    """Return when `decisions_of` the bot shrank or blocked entries, in order and apart."""
+    start, end = times[0], times[-1]
+    stood: list[Shade] = []
+    open_: dict[int, Shade] = {}
+    for decision in decisions_of(history, keys, pair, start - STANDS_MS, end + 1, bot):
+        before = open_.pop(decision.session_id, None)
+        if before:
+            stood.append(before._replace(end=min(decision.at, before.end)))
+        open_[decision.session_id] = Shade(decision.at, decision.at + STANDS_MS, Outcome(decision.outcome))
+    stood += open_.values()
+    # What is closer than two moments of the grid cannot be told apart.
+    blur = times[1] - times[0] if len(times) > 1 else 0
+    within = [shade._replace(start=max(shade.start, start), end=min(shade.end, end)) for shade in stood]
+    blocked = _joined((shade for shade in within if shade.outcome is Outcome.BLOCK), blur)
+    shrunk = _joined((shade for shade in within if shade.outcome is Outcome.SHRINK), blur)
+    return sorted([*blocked, *_without(shrunk, blocked)])
+
+
+def _joined(shades: Iterable[Shade], blur: int) -> list[Shade]:
+    joined: list[Shade] = []
+    for shade in sorted(shades):
+        if shade.start >= shade.end:
+            continue
+        if joined and shade.start - joined[-1].end <= blur:
+            joined[-1] = joined[-1]._replace(end=max(joined[-1].end, shade.end))
+        else:
+            joined.append(shade)
+    return joined
+
+
+def _without(shades: Iterable[Shade], others: Sequence[Shade]) -> Iterable[Shade]:
+    """Yield the parts of `shades` outside of `others`, which are in order and apart."""
+    ends = [other.end for other in others]
+    for shade in shades:
+        start = shade.start
+        for other in others[bisect_left(ends, start) :]:
+            if other.start >= shade.end:
+                break
+            if other.start > start:
+                yield shade._replace(start=start, end=other.start)
+            start = max(start, other.end)
+        if start < shade.end:
+            yield shade._replace(start=start)
+
+
+# ----- the bot's orders
+
+
+def _marks(config: Mapping[str, Any], pair: str, start: int, end: int) -> list[Mark]:
+    """Return the bot's filled orders; none, and a word of why, where its database cannot be read."""
+    try:
+        return list(_orders(config, pair, start, end))
+    except Exception as error:  # noqa: BLE001 - whatever its database lacks, the account can be shown
+        why = f"the bot's trades cannot be shown ({type(error).__name__})"
+        print(f"warning: {why}", file=sys.stderr)  # noqa: T201 - the command's output
+        return []
+
+
+def _orders(config: Mapping[str, Any], pair: str, start: int, end: int) -> Iterable[Mark]:
+    from freqtrade.constants import DEFAULT_DB_DRYRUN_URL, DEFAULT_DB_PROD_URL  # noqa: PLC0415 - takes seconds
+    from freqtrade.persistence import Order, Trade  # noqa: PLC0415
+    from sqlalchemy import NullPool, create_engine, select  # noqa: PLC0415
+    from sqlalchemy.engine import make_url  # noqa: PLC0415
+
+    url = config.get("db_url")
+    # As freqtrade chooses it (`Configuration._process_trading_options`).
+    if config.get("dry_run", True) and url in (None, DEFAULT_DB_PROD_URL):
+        url = DEFAULT_DB_DRYRUN_URL
+    parsed = make_url(url or DEFAULT_DB_PROD_URL)
+    if parsed.get_backend_name() == "sqlite":
+        if not parsed.database or not Path(parsed.database).is_file():
+            return
+        # Read-only, so that a running bot's database is safe from us.
+        file = quote(str(Path(parsed.database).resolve()))
+        parsed = make_url(f"sqlite:///file:{file}?mode=ro&uri=true")
+    filled = Order.order_filled_date, Order.order_date, Order.average, Order.ft_price
+    orders = (
+        select(Order.ft_order_side, Trade.is_short, *filled)
+        .join(Trade, Trade.id == Order.ft_trade_id)
+        .where(Order.ft_pair.in_([pair]) | Order.ft_pair.startswith(f"{pair}:", autoescape=True))
+        .where(Order.filled > 0)
+        .order_by(Order.id)
+    )
+    engine = create_engine(parsed, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            for side, is_short, filled_at, ordered_at, average, price in connection.execute(orders):
+                at = milliseconds((filled_at or ordered_at).replace(tzinfo=UTC))
+                if start <= at <= end:
+                    enters = side == ("sell" if is_short else "buy")
+                    yield Mark(at, float(average or price), "entry" if enters else "exit")
+    finally:
+        engine.dispose()

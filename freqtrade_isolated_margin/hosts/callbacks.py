@@ -1,0 +1,278 @@
+"""The wrappers around a strategy's callbacks.
+
+freqtrade places the trade where a callback raises or is not overridden, and a strategy may override a
+callback without calling `super()`. So every class gets a wrapper around whatever its callbacks resolve to,
+and only the outermost wrapper acts, once per call, whatever chain of `super()` runs inside it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from decimal import Decimal
+from math import isfinite, isnan, nan, nextafter
+from typing import Any, cast
+
+from freqtrade.persistence import Trade
+from freqtrade.strategy import IStrategy
+from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
+
+from freqtrade_isolated_margin.account.maths import ONE, Side, exact
+from freqtrade_isolated_margin.guard.guard import Guard
+from freqtrade_isolated_margin.guard.judge import Judge, StandIn, inside
+from freqtrade_isolated_margin.hosts.locks import log_refusal, tend
+from freqtrade_isolated_margin.hosts.replay import Replay
+from freqtrade_isolated_margin.hosts.strategy import (
+    GuardedStrategy,
+    count_refusal,
+    go_to,
+    judge_of,
+    log_level,
+)
+from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome
+
+logger = logging.getLogger(__name__)
+
+
+# Relative; freqtrade computes an order's amount and back in floats.
+_FLOAT_SLACK = 1e-9
+
+
+# ----- the wrappers around a strategy's callbacks
+
+_Bind = Callable[[], Callable[..., Any]]
+_Handler = Callable[[GuardedStrategy, Judge, _Bind, dict[str, Any]], Any]
+
+
+def guarded(name: str, handler: _Handler, refusal: Any, inner: Any) -> Callable[..., Any]:
+    """Return a callback that asks `inner`, and then the guard if it is the outermost of its strategy.
+
+    Whatever raises on the way to a verdict is `refusal`: freqtrade would go ahead.
+    """
+
+    # `wraps` keeps the qualified name too: freqtrade tells by it whether the user has overridden it.
+    @functools.wraps(inner.__func__ if isinstance(inner, staticmethod | classmethod) else inner)
+    def callback(self: GuardedStrategy, *args: Any, **kwargs: Any) -> Any:
+        def bind() -> Callable[..., Any]:
+            found = inner.__get__(self, type(self)) if hasattr(type(inner), "__get__") else inner
+            return cast("Callable[..., Any]", found)
+
+        judge = judge_of(self)
+        off_duty = isinstance(judge, StandIn) and judge.outcome is Outcome.ALLOW
+        # What runs inside a callback of the strategy's own, a `super()` above all, is judged with its result.
+        if off_duty or inside.on:
+            return bind()(*args, **kwargs)
+        try:
+            kwargs |= zip(PARAMETERS[name], args, strict=False)
+            if isinstance(judge, Replay):
+                go_to(self, judge, kwargs["current_time"])
+            return handler(self, judge, bind, kwargs)
+        except Exception:
+            logger.exception("The isolated margin guard failed in %s; it refuses.", name)
+            return refusal
+
+    return callback
+
+
+def _own_result(bind: _Bind, kwargs: dict[str, Any], default: Any) -> Any:
+    """Call the strategy's own callback, and treat it as freqtrade would where it raises."""
+    try:
+        with inside:
+            return bind()(**kwargs)
+    except Exception as error:  # noqa: BLE001 - whatever it is, freqtrade says it in its own way
+        raised = error
+
+    def own_callback() -> Any:
+        raise raised
+
+    # Only now: freqtrade's wrapper is slow to make, and a backtest calls back thousands of times.
+    return strategy_safe_wrapper(own_callback, default_retval=default, supress_error=True)()
+
+
+def _confirm_trade_entry(strategy: GuardedStrategy, judge: Judge, bind: _Bind, kwargs: dict[str, Any]) -> Any:
+    own = _own_result(bind, kwargs, default=True)
+    return own if own and _may_enter(strategy, judge, kwargs) else False
+
+
+def _may_enter(strategy: GuardedStrategy, judge: Judge, kwargs: dict[str, Any]) -> bool:
+    decision = judge.decision(kwargs["pair"], Side(kwargs["side"]))
+    if decision.blocks:
+        log_refusal(strategy, decision)
+        return False
+    if decision.max_stake is not None:
+        # The stake was cut to it already; this catches what freqtrade or a strategy changed since.
+        value = float(kwargs["amount"]) * float(kwargs["rate"])
+        if not value <= float(decision.max_stake) * (1 + _FLOAT_SLACK):
+            count_refusal(judge, decision, refused=True)
+            logger.log(
+                log_level(judge),
+                "Entry refused, its value %s is above the largest that is safe: %s",
+                value,
+                decision,
+            )
+            return False
+    return True
+
+
+def _custom_stake_amount(strategy: GuardedStrategy, judge: Judge, bind: _Bind, kwargs: dict[str, Any]) -> Any:
+    own = _own_result(bind, kwargs, default=kwargs["proposed_stake"])
+    decision = judge.decision(kwargs["pair"], Side(kwargs["side"]), Decimal(str(kwargs["leverage"])))
+    return _cut(strategy, judge, decision, own, kwargs["min_stake"], kwargs["max_stake"])
+
+
+def _adjust_trade_position(
+    strategy: GuardedStrategy, judge: Judge, bind: _Bind, kwargs: dict[str, Any]
+) -> Any:
+    own = _own_result(bind, kwargs, default=None)
+    stake, *tag = own if isinstance(own, tuple) and own else (own,)
+    if not _is_increase(stake):
+        return own
+    trade = kwargs["trade"]
+    leverage = Decimal(str(trade.leverage or 1))
+    decision = judge.decision(trade.pair, Side(trade.trade_direction), leverage)
+    cut = _cut(strategy, judge, decision, stake, kwargs["min_stake"], kwargs["max_stake"])
+    if cut is stake:
+        return own
+    if not cut:
+        return None
+    return (cut, *tag) if tag else cut
+
+
+def _is_increase(stake: Any) -> bool:
+    # As freqtrade asks it (`check_and_call_adjust_trade_position`); what cannot be compared is no increase.
+    try:
+        return bool(stake is not None and stake > 0.0)
+    except Exception:  # noqa: BLE001 - freqtrade will say it in its own way
+        return False
+
+
+def _cut(
+    strategy: GuardedStrategy,
+    judge: Judge,
+    decision: EntryDecision,
+    stake: Any,
+    min_stake: float | None,
+    max_stake: float,
+) -> Any:
+    """Return what `decision` leaves of `stake`: itself where it changes nothing, 0.0 to refuse."""
+    wanted = _number(stake)
+    if decision.blocks or isnan(wanted):
+        # freqtrade takes a text for no stake, and would compute with a NaN.
+        log_refusal(strategy, decision)
+        return 0.0
+    if decision.factor == ONE and decision.max_stake is None:
+        return stake
+    wanted = min(wanted, max_stake)
+    left = _shrunk(wanted, decision)
+    untouched = decision.factor == ONE and left == wanted
+    too_small = not isfinite(left) or left <= 0 or (min_stake is not None and left < min_stake)
+    if too_small and not untouched:
+        count_refusal(judge, decision, refused=True)
+        logger.log(
+            log_level(judge),
+            "Entry refused, %s left of %s is below the minimum stake: %s",
+            left,
+            stake,
+            decision,
+        )
+        return 0.0
+    if decision.max_stake is not None and not judge.claim(decision):
+        count_refusal(judge, decision, refused=True)
+        logger.log(
+            log_level(judge), "Entry refused, another was allowed since the account was read: %s", decision
+        )
+        return 0.0
+    if untouched:
+        return stake
+    count_refusal(judge, decision, refused=False)
+    logger.log(log_level(judge), "Stake cut from %s to %s: %s", stake, left, decision)
+    return left
+
+
+def _number(stake: Any) -> float:
+    """Return a stake as a float, NaN where it is none."""
+    try:
+        return nan if isinstance(stake, str) else float(stake)
+    except (TypeError, ValueError):
+        return nan
+
+
+@exact
+def _shrunk(stake: float, decision: EntryDecision) -> float:
+    if not isfinite(stake):
+        return stake
+    left = stake if decision.factor == ONE else float(Decimal(stake) * decision.factor)
+    if decision.max_stake is not None and Decimal(left) > decision.max_stake:
+        left = float(decision.max_stake)
+        # The nearest float may lie above it.
+        return left if Decimal(left) <= decision.max_stake else nextafter(left, 0.0)
+    return left
+
+
+def _check_entry_timeout(
+    _strategy: GuardedStrategy, judge: Judge, bind: _Bind, kwargs: dict[str, Any]
+) -> Any:
+    own = _own_result(bind, kwargs, default=False)
+    if own:
+        return own
+    trade = kwargs["trade"]
+    decision = judge.decision(trade.pair, Side(trade.trade_direction))
+    if not decision.blocks or judge.is_waiting(decision):
+        return False
+    logger.log(
+        log_level(judge), "The unfilled entry order of %s is to be cancelled: %s", trade.pair, decision
+    )
+    return True
+
+
+def bot_loop_start(strategy: GuardedStrategy, judge: Judge, bind: _Bind, kwargs: dict[str, Any]) -> None:
+    """Tend locks, log and messages at the start of a loop, then ask the strategy."""
+    if isinstance(judge, Guard):
+        try:
+            tend(strategy, judge, strategy.dp.current_whitelist())
+        except Exception:
+            logger.exception("Tending the isolated margin locks failed; entries are still vetoed.")
+            # Or the next query of the bot itself would find the session unusable.
+            Trade.rollback()
+    _own_result(bind, kwargs, default=None)
+    _restore(strategy)
+
+
+def _restore(strategy: GuardedStrategy) -> None:
+    """Take back a callback that was assigned to the running strategy: it would go past the guard."""
+    for name in HANDLERS.keys() & vars(strategy).keys():
+        delattr(strategy, name)
+        logger.error(
+            "%s was assigned to the running strategy and is taken back: the isolated margin guard cannot "
+            "guard it. Override it as a method of the strategy instead.",
+            name,
+        )
+
+
+# What is guarded, by whom, and what an error on the way to a verdict comes to.
+HANDLERS: dict[str, tuple[_Handler, Any]] = {
+    "confirm_trade_entry": (_confirm_trade_entry, False),
+    "custom_stake_amount": (_custom_stake_amount, 0.0),
+    "adjust_trade_position": (_adjust_trade_position, None),
+    "check_entry_timeout": (_check_entry_timeout, True),
+    "bot_loop_start": (bot_loop_start, None),
+}
+PARAMETERS = {name: list(inspect.signature(getattr(IStrategy, name)).parameters)[1:] for name in HANDLERS}
+
+
+def cleaning(inner: Any) -> Callable[[GuardedStrategy], None]:
+    """Return freqtrade's clean-up hook, which first stops the guard, whoever overrides it."""
+
+    @functools.wraps(inner)
+    def ft_bot_cleanup(self: GuardedStrategy) -> None:
+        try:
+            if isinstance(self._margin_judge, Guard):
+                former, self._margin_judge = self._margin_judge, StandIn(Outcome.BLOCK, "the bot is ending")
+                former.stop()
+        except Exception:
+            logger.exception("Stopping to read the isolated margin accounts failed.")
+        inner.__get__(self, type(self))()
+
+    return ft_bot_cleanup

@@ -1,0 +1,145 @@
+"""`IsolatedMarginMixin`: what a strategy inherits from to be guarded."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from datetime import datetime
+from typing import Any
+
+from freqtrade.enums import TRADE_MODES
+from pandas import DataFrame
+
+from freqtrade_isolated_margin.account.maths import Side
+from freqtrade_isolated_margin.account.records import PairAccount
+from freqtrade_isolated_margin.guard.guard import Guard
+from freqtrade_isolated_margin.guard.judge import StandIn, say_once
+from freqtrade_isolated_margin.hosts.backtest import (
+    load_accounts,
+    load_chart,
+    load_whole_backtest,
+    name_history,
+)
+from freqtrade_isolated_margin.hosts.callbacks import HANDLERS, cleaning, guarded
+from freqtrade_isolated_margin.hosts.charts import (
+    OwnPlotConfig,
+    add_columns,
+    annotated,
+    opens_of,
+    wants_charts,
+)
+from freqtrade_isolated_margin.hosts.columns import COLUMNS
+from freqtrade_isolated_margin.hosts.locks import lift_left_locks
+from freqtrade_isolated_margin.hosts.protection import OwnProtections, make_loadable
+from freqtrade_isolated_margin.hosts.replay import Replay
+from freqtrade_isolated_margin.hosts.selfcheck import check_guarded
+from freqtrade_isolated_margin.hosts.starting import CHARTING, recorded_charts, start_guard, start_replay
+from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy, go_to, judge_of, settings_of
+from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Rule
+
+logger = logging.getLogger(__name__)
+
+
+class IsolatedMarginMixin(GuardedStrategy):
+    """Guards a strategy's entries with its pairs' isolated margin accounts on Binance.
+
+    Live and dry it reads the accounts in the background, vetoes, shrinks and locks entries, and never
+    hinders an exit. In backtesting, hyperopt and the analyses it stands down. Write it before `IStrategy`:
+    ``class MyStrategy(IsolatedMarginMixin, IStrategy)``.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        name_history(self)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, (handler, refusal) in HANDLERS.items():
+            setattr(cls, name, guarded(name, handler, refusal, inspect.getattr_static(cls, name)))
+        cls.ft_bot_cleanup = cleaning(inspect.getattr_static(cls, "ft_bot_cleanup"))
+        cls.protections = OwnProtections(inspect.getattr_static(cls, "protections"))
+        cls.plot_config = OwnPlotConfig(inspect.getattr_static(cls, "plot_config"))
+        cls.plot_annotations = annotated(inspect.getattr_static(cls, "plot_annotations"))
+
+    def margin_account(self, pair: str) -> PairAccount | None:
+        """Return the pair's account as last read; None if it has none, or it cannot be judged now."""
+        return judge_of(self).account(pair)
+
+    def margin_decision(self, pair: str, side: str = "long") -> EntryDecision:
+        """Return what an entry into `pair` may be now, and why.
+
+        In a backtest that replays the history, now is the open of the candle (or, if later, the moment of the
+        newest callback that the guard acts in), and there is no now while indicators and signals are made.
+        """
+        return judge_of(self).decision(pair, Side(side))
+
+    def margin_lock(self, pair: str, side: str, now: datetime) -> tuple[str, Rule] | None:
+        """Return the sides on which `pair` should be locked now, and by which rule; None if on none."""
+        judge = judge_of(self)
+        if isinstance(judge, Replay):
+            go_to(self, judge, now)
+        asked = judge.decision(pair, Side(side))
+        if not asked.blocks or judge.is_waiting(asked):
+            return None
+        other = judge.decision(pair, Side.SHORT if side == Side.LONG else Side.LONG)
+        return ("*" if other.blocks or not self.can_short else str(side)), asked.rule
+
+    def advise_all_indicators(self, data: dict[str, DataFrame]) -> dict[str, DataFrame]:
+        """Analyse the candles of a backtest; one that replays the history needs some (freqtrade's hook).
+
+        :raises OperationalException: where it holds nothing of the whole period.
+        """
+        if isinstance(self._margin_judge, Replay):
+            load_whole_backtest(self, self._margin_judge, data)
+        analysed: dict[str, DataFrame] = super().advise_all_indicators(data)
+        return analysed
+
+    def advise_entry(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
+        """Look for entries; here every backtest and every epoch of a hyperopt begins (freqtrade's hook)."""
+        if isinstance(self._margin_judge, Replay):
+            self._margin_judge.begin()
+        return super().advise_entry(dataframe, metadata)
+
+    def advise_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
+        """Add the columns that charts show, before the strategy's own (freqtrade's hook)."""
+        if isinstance(self._margin_judge, Replay):
+            if self._margin_charts is self._margin_judge:
+                # Its columns are made with the limits of this epoch.
+                go_to(self, self._margin_judge, None)
+            self._margin_judge.now = None
+            load_accounts(self, self._margin_judge, {metadata["pair"]: opens_of(dataframe)})
+        if not wants_charts(self):
+            return super().advise_indicators(dataframe, metadata)
+        if isinstance(self._margin_charts, Replay) and self._margin_charts is not self._margin_judge:
+            load_chart(self, self._margin_charts, dataframe, metadata["pair"])
+        add_columns(self, dataframe, metadata["pair"])
+        analysed = super().advise_indicators(dataframe, metadata)
+        if not set(COLUMNS) <= set(analysed.columns):
+            add_columns(self, analysed, metadata["pair"])
+        return analysed
+
+    def ft_bot_start(self, **kwargs: Any) -> None:
+        """Start guarding, before the strategy's own `bot_start` (freqtrade's hook)."""
+        settings = settings_of(self)
+        mode = self.config.get("runmode")
+        if mode in TRADE_MODES and not settings.enabled:
+            logger.warning('The isolated margin guard is off ("isolated_margin": {"enabled": false}).')
+            self._margin_judge = StandIn(Outcome.ALLOW, "the guard is off (enabled false)")
+            lift_left_locks(self)
+        elif mode in TRADE_MODES:
+            start_guard(self, settings)
+        elif settings.enabled and settings.backtest == "replay" and mode not in CHARTING:
+            start_replay(self, settings)
+        else:
+            say_once("The isolated margin guard stands down outside of live and dry runs.")
+            self._margin_judge = StandIn(Outcome.ALLOW, "the guard stands down outside of live and dry runs")
+            if mode in CHARTING and settings.charts and settings.history.enabled:
+                self._margin_charts = recorded_charts(self, settings)
+        super().ft_bot_start(**kwargs)
+        # Only now have the parameters of a hyperopt been loaded, which limits may be made of.
+        changed = settings_of(self)
+        if changed != settings and isinstance(self._margin_judge, Guard):
+            self._margin_judge.adopt(changed)
+        make_loadable(self)
+        if isinstance(self._margin_judge, Guard):
+            check_guarded(self)

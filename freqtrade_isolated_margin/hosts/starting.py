@@ -1,0 +1,92 @@
+"""How the guard of a strategy starts: live, in a replay, or for charts alone."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from math import gcd
+
+from freqtrade.enums import RunMode
+from freqtrade.exceptions import OperationalException
+from freqtrade.exchange import timeframe_to_seconds
+
+from freqtrade_isolated_margin.errors import IsolatedMarginError
+from freqtrade_isolated_margin.guard.judge import say_once
+from freqtrade_isolated_margin.hosts.columns import COLUMNS
+from freqtrade_isolated_margin.hosts.replay import Replay, names_any
+from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy
+from freqtrade_isolated_margin.hosts.wiring import build_guard, check_funding
+from freqtrade_isolated_margin.rules.settings import SECTION, Settings, in_both
+
+logger = logging.getLogger(__name__)
+
+
+# Where nothing is traded, but charts are drawn.
+CHARTING = {RunMode.PLOT, RunMode.WEBSERVER}
+# How long a bot's start waits for what its charts show of the time before it.
+_HISTORY_SECONDS = 5.0
+
+
+def start_guard(strategy: GuardedStrategy, settings: Settings) -> None:
+    """Start to read the accounts of a bot that trades."""
+    try:
+        judge = build_guard(
+            strategy.config, settings, timeframe_seconds=timeframe_to_seconds(strategy.timeframe)
+        )
+        exchange = getattr(strategy.dp, "_exchange", None)
+        settings.check_pairs(exchange.markets if exchange else ())
+    except IsolatedMarginError as error:
+        raise OperationalException(str(error)) from None
+    strategy._margin_locks, strategy._margin_told = None, {}
+    strategy._margin_judge = judge
+    strategy._margin_charts = judge.candles
+    judge.start(strategy.dp.current_whitelist())
+    judge.await_history(_HISTORY_SECONDS)
+    logger.info(
+        "The isolated margin guard reads the accounts every %g s; entries are refused until it has.",
+        settings.refresh_seconds,
+    )
+
+
+def start_replay(strategy: GuardedStrategy, settings: Settings) -> None:
+    """Prepare to judge a backtest by the recorded history."""
+    detail = strategy.config.get("timeframe_detail") or strategy.timeframe
+    # Not the shorter of the two: of 5m and 3m the candles open at 3, 5, 6, 9, 10 …
+    step = timedelta(seconds=gcd(*map(timeframe_to_seconds, (detail, strategy.timeframe))))
+    try:
+        check_funding(strategy.config, settings)
+        judge = Replay(settings, strategy.config, step)
+    except IsolatedMarginError as error:
+        raise OperationalException(f"isolated_margin.backtest replay: {error}") from None
+    say_once("The isolated margin guard replays the recorded history of the accounts.")
+    both = ", ".join(in_both(strategy.config.get(SECTION), strategy.isolated_margin))
+    if both:
+        say_once(
+            f"The configuration's {both} win over the strategy's: as a parameter of hyperopt they do nothing."
+        )
+    strategy._margin_judge = judge
+    if strategy.config.get("runmode") == RunMode.BACKTEST:
+        judge.tell(type(strategy).__name__)
+    if _uses_columns(strategy):
+        strategy._margin_charts = judge
+    elif settings.charts:
+        say_once(f"The columns {', '.join(COLUMNS)} are left empty: the strategy names none of them.")
+
+
+def _uses_columns(strategy: GuardedStrategy) -> bool:
+    """Whether a backtest needs the columns: to judge every candle takes longer than all the rest of it."""
+    config = strategy.config
+    if config.get("runmode") not in (RunMode.BACKTEST, RunMode.HYPEROPT):
+        return True
+    keeps_all = config.get("export") == "signals" or config.get("freqai", {}).get("enabled", False)
+    return keeps_all or names_any(COLUMNS, type(strategy), config.get("user_data_dir"))
+
+
+def recorded_charts(strategy: GuardedStrategy, settings: Settings) -> Replay | None:
+    """Return what charts show where nothing is traded; None without a history."""
+    step = timedelta(seconds=timeframe_to_seconds(strategy.timeframe))
+    try:
+        return Replay(settings, strategy.config, step)
+    except IsolatedMarginError as error:
+        say_once(f"No isolated margin accounts in the charts: {error}.")
+        return None
