@@ -440,7 +440,7 @@ def _status_cell(row: FaultRow, status: int, shown: dict[str, Any]) -> str:
 BOT_PAIRS = ["BTC/USDT", "ETH/USDT"]
 BOT_STRATEGY = """
 from pathlib import Path
-from freqtrade_isolated_margin.binance import adapter
+from freqtrade_isolated_margin.binance import adapter, reader
 from freqtrade_isolated_margin.guard import monitor
 
 # A test does not wait as long as a bot, neither for an answer nor for the next read.
@@ -448,15 +448,15 @@ adapter._TIMEOUT_MS = 1000
 monitor._HANGING_SECONDS = 1.5
 monitor._LONGEST_BACKOFF = monitor._CREDENTIALS_BACKOFF = 1.0
 
-class KillableReader(monitor.Reader):
+class KillableReader(reader.Reader):
     def read(self, *args, **kwargs):
         if Path("kill").exists():
             log.info("KILLED")
             raise SystemExit
         return super().read(*args, **kwargs)
 
-from freqtrade_isolated_margin.guard import guard
-guard.Reader = KillableReader
+from freqtrade_isolated_margin.hosts import wiring
+wiring.Reader = KillableReader
 
 def raised(self, *args, **kwargs):
     if Path("raise").exists():

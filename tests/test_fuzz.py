@@ -57,7 +57,7 @@ from freqtrade_isolated_margin.errors import (
 from freqtrade_isolated_margin.guard import guard as guard_module
 from freqtrade_isolated_margin.guard.guard import Guard
 from freqtrade_isolated_margin.guard.monitor import Monitor, _Worker
-from freqtrade_isolated_margin.hosts import mixin as strategy_module
+from freqtrade_isolated_margin.hosts import starting as strategy_module
 from freqtrade_isolated_margin.hosts.locks import LOCK_PREFIX
 from freqtrade_isolated_margin.rules.decide import Outcome, Reading, decide
 from freqtrade_isolated_margin.rules.rules import Rules

@@ -32,7 +32,7 @@ class TimedBot:
     def __init__(self, config: str, folder: str, strategy: str) -> None:
         words = ["trade", "-c", config, "--userdir", folder, "--strategy", strategy]
         freqtradebot.strategy_safe_wrapper = self._timing(freqtradebot.strategy_safe_wrapper)
-        mixin._add_columns = self._timed(mixin._add_columns)
+        mixin.add_columns = self._timed(mixin.add_columns)
         self._part = 0.0
         self._entered: list[str] = []
         self._seen: object = None

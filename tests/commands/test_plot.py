@@ -466,7 +466,7 @@ def test_a_missing_library_is_named(
     for module in [name for name in sys.modules if name.partition(".")[0] == library]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, f"freqtrade_isolated_margin.plot_{kind}")
+    monkeypatch.delitem(sys.modules, f"freqtrade_isolated_margin.commands.plot_{kind}")
     monkeypatch.delattr(plot.sys.modules["freqtrade_isolated_margin"], f"plot_{kind}")
     status, _, err = folder.run(PAIR, "-o", f"a.{kind}")
     assert status == 2

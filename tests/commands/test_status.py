@@ -21,7 +21,7 @@ from freqtrade_isolated_margin.localexchange import AccountSpec, Fault, LocalExc
 from freqtrade_isolated_margin.rules.settings import SECTION
 
 ACCOUNT = "/sapi/v1/margin/isolated/account"
-START = "from freqtrade_isolated_margin.cli import main; raise SystemExit(main())"
+START = "from freqtrade_isolated_margin.commands.cli import main; raise SystemExit(main())"
 FIELDS = [
     "pair",
     "symbol",
@@ -524,7 +524,7 @@ def test_the_command_does_not_load_what_only_a_bot_needs(
     command.write(bot_config)
     heavy = {"freqtrade.strategy", "freqtrade.freqtradebot", "freqtrade.persistence", "sqlalchemy", "fastapi"}
     program = (
-        "import sys\nfrom freqtrade_isolated_margin.cli import main\nmain()\n"
+        "import sys\nfrom freqtrade_isolated_margin.commands.cli import main\nmain()\n"
         f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
     )
     done = command.process("--json", "-c", "config.json", program=program)

@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, make_url, text
 from support.builders import long_row, parsed
 from support.network import until, wire
 from support.postgresql import PostgreSQL
+from support.storing import set_clock
 
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import PairAccount, Row, Unreadable
@@ -27,7 +28,7 @@ from freqtrade_isolated_margin.binance.reader import Snapshot
 from freqtrade_isolated_margin.errors import UnavailableError
 from freqtrade_isolated_margin.guard import monitor as monitor_module
 from freqtrade_isolated_margin.guard.guard import Guard
-from freqtrade_isolated_margin.history import asking as history_module
+from freqtrade_isolated_margin.history import database as database_module
 from freqtrade_isolated_margin.history import recorder as recorder_module
 from freqtrade_isolated_margin.history.asking import History
 from freqtrade_isolated_margin.history.follower import HistoryReader, Whose
@@ -100,7 +101,7 @@ class Stage:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """A world whose database has a clock that can be set."""
     made = World()
-    monkeypatch.setattr(history_module, "clock_of", made.database)
+    set_clock(monkeypatch, made.database)
     return made
 
 
@@ -194,7 +195,7 @@ def test_no_account_is_ever_taken_for_younger_than_it_is(
     """
     world = World()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(history_module, "clock_of", world.database)
+        set_clock(patched, world.database)
         stage = Stage(world, f"sqlite:///{tmp_path_factory.mktemp('ages') / 'h.sqlite'}")
         asked_at: dict[Row, float] = {}
         set_back: dict[Row, float] = {}
@@ -377,7 +378,7 @@ def test_where_it_cannot_be_asked_for_the_others_are_judged_all_the_same(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody else holds the lock for writing: reading goes on, and asking is tried again."""
-    monkeypatch.setattr(history_module, "_CONNECT_SECONDS", 0.02)
+    monkeypatch.setattr(database_module, "_CONNECT_SECONDS", 0.02)
     stage = Stage(world, f"sqlite:///{tmp_path / 'h.sqlite'}")
     world.store(stage.writer, {PAIR: account()})
     with closing(sqlite3.connect(tmp_path / "h.sqlite", isolation_level=None)) as holder:

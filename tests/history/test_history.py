@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, text
 from support import builders
 from support.postgresql import PostgreSQL
+from support.storing import set_clock, set_migrations
 
 from freqtrade_isolated_margin.account import records as account_module
 from freqtrade_isolated_margin.account.maths import Side
@@ -28,8 +29,8 @@ from freqtrade_isolated_margin.account.records import Absent, PairAccount, Row, 
 from freqtrade_isolated_margin.account.tiers import TierRatios
 from freqtrade_isolated_margin.binance.clock import milliseconds
 from freqtrade_isolated_margin.errors import SettingsError
-from freqtrade_isolated_margin.history import asking as history_module
-from freqtrade_isolated_margin.history import tables
+from freqtrade_isolated_margin.history import asking, tables, writing
+from freqtrade_isolated_margin.history import database as database_module
 from freqtrade_isolated_margin.history.asking import History, open_history
 from freqtrade_isolated_margin.history.tables import HistoryError, NewerHistoryError
 from freqtrade_isolated_margin.history.writing import NewDecision, NewRead, Writer, key_id
@@ -348,7 +349,7 @@ def test_several_followers_may_want_the_same_at_the_same_moment(
         return tables.clock_of(connection)
 
     with monkeypatch.context() as patched:
-        patched.setattr(history_module, "clock_of", clock_of)
+        patched.setattr(asking, "clock_of", clock_of)
         assert _at_once(lambda: history.want(["ADA/USDT", "X/Y"])) == []
     assert writer.write([]) == {"ADA/USDT", "X/Y"}
 
@@ -449,7 +450,7 @@ def test_bots_may_store_while_the_history_is_purged(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither is refused, nothing new is lost, and nothing old stays."""
-    monkeypatch.setattr(history_module, "_READS_PURGED_AT_ONCE", 7)
+    monkeypatch.setattr(asking, "_READS_PURGED_AT_ONCE", 7)
     writers = [history.writer(KEY, "one"), history.writer(KEY, "two")]
     before = [read(second * 1000, {PAIR: account(index=50_000 + second)}) for second in range(100)]
     for writer in writers:
@@ -510,8 +511,7 @@ def test_an_earlier_version_is_migrated_with_what_it_holds(
         steps.append(2)
 
     migrations = (*tables.MIGRATIONS, further)
-    monkeypatch.setattr(tables, "MIGRATIONS", migrations)
-    monkeypatch.setattr(history_module, "MIGRATIONS", migrations)
+    set_migrations(monkeypatch, migrations)
     with pytest.raises(HistoryError, match="has version 1, not 2"):
         history.check()
     for _ in range(2):
@@ -553,8 +553,7 @@ def test_several_bots_may_migrate_at_the_same_moment(
         connection.execute(text("UPDATE margin_schema SET identity = 'migrated'"))
 
     migrations = (*tables.MIGRATIONS, further)
-    monkeypatch.setattr(tables, "MIGRATIONS", migrations)
-    monkeypatch.setattr(history_module, "MIGRATIONS", migrations)
+    set_migrations(monkeypatch, migrations)
     assert _at_once(lambda: _prepared(url)) == []
     assert steps == [2]
 
@@ -574,7 +573,8 @@ def test_a_writer_stops_where_the_version_has_changed(
     """What a later version has migrated is not written to by a bot that began before."""
     writer = history.writer(KEY, "bot")
     writer.write([read(0, {PAIR: account()})])
-    monkeypatch.setattr(history_module, "MIGRATIONS", ())
+    for module in (asking, writing):
+        monkeypatch.setattr(module, "MIGRATIONS", ())
     with pytest.raises(HistoryError, match="has version 1, not 0"):
         writer.write([read(1000, {PAIR: account()})])
 
@@ -640,7 +640,7 @@ def test_a_locked_database_is_an_error_after_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever holds a lock for too long is not waited for; the next write stores it all."""
-    monkeypatch.setattr(history_module, "_CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(database_module, "_CONNECT_SECONDS", 0.05)
     file = tmp_path / "h.sqlite"
     history = History(f"sqlite:///{file}")
     history.prepare()
@@ -825,7 +825,7 @@ def test_a_reader_from_the_future_is_not_believed_when_its_time_has_come(
 ) -> None:
     """The database's clock was an hour ahead for a while; what was stored after that is what counts."""
     now = T0
-    monkeypatch.setattr("freqtrade_isolated_margin.history.writing.clock_of", lambda _: now)
+    set_clock(monkeypatch, lambda _: now)
     history = History(f"sqlite:///{tmp_path / 'h.sqlite'}")
     history.prepare()
     now = T0 + 3_600_000

@@ -22,9 +22,9 @@ from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import PairAccount, Row, Unreadable
 from freqtrade_isolated_margin.binance.clock import Moment, milliseconds
 from freqtrade_isolated_margin.binance.reader import Snapshot
-from freqtrade_isolated_margin.history import asking as history_module
+from freqtrade_isolated_margin.history import database as database_module
 from freqtrade_isolated_margin.history import recorder as recorder_module
-from freqtrade_isolated_margin.history import tables
+from freqtrade_isolated_margin.history import tables, writing
 from freqtrade_isolated_margin.history.asking import Decided, History, Newest
 from freqtrade_isolated_margin.history.follower import Whose
 from freqtrade_isolated_margin.history.recorder import THREAD_NAME, Recorder
@@ -45,7 +45,7 @@ AGAIN = "The history of the isolated margin accounts is stored again."
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is waited for for long."""
-    monkeypatch.setattr(history_module, "_CONNECT_SECONDS", 1)
+    monkeypatch.setattr(database_module, "_CONNECT_SECONDS", 1)
     monkeypatch.setattr(recorder_module, "_LONGEST_BACKOFF", 0.05)
 
 
@@ -203,7 +203,7 @@ def test_pairs_that_followers_want_are_told_to_the_reader_only(
         history.want(["ADA/USDT", PAIR])
     recorder.succeeded(snapshot("2"))
     until(lambda: {"ADA/USDT", PAIR} in told)
-    monkeypatch.setattr(history_module, "WANTED_SECONDS", -1)
+    monkeypatch.setattr(writing, "WANTED_SECONDS", -1)
     recorder.succeeded(snapshot("3"))
     until(lambda: not told[-1])
     deaf = run(url, None, want=pytest.fail)
@@ -260,7 +260,7 @@ def test_a_locked_database_is_waited_for_by_nobody_else(
 ) -> None:
     """What was read and decided meanwhile is stored afterwards with its own times; the log says it once."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(history_module, "_CONNECT_SECONDS", 0.02)
+    monkeypatch.setattr(database_module, "_CONNECT_SECONDS", 0.02)
     url = f"sqlite:///{tmp_path / 'h.sqlite'}"
     recorder = run(url)
     recorder.succeeded(snapshot("3", ago=50))
@@ -467,7 +467,7 @@ def test_a_hang_in_the_middle_of_a_transaction_holds_nobody_up(
     run: Callable[..., Recorder], far: Far, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
     """The server undoes it, with its locks; what wakes up then is not stored a second time."""
-    monkeypatch.setattr(history_module, "_STATEMENT_SECONDS", 1)
+    monkeypatch.setattr(database_module, "_STATEMENT_SECONDS", 1)
     recorder = run(far.url)
     prepared(recorder)
 
@@ -529,15 +529,15 @@ def test_what_was_stored_by_one_that_is_given_up_is_left_to_the_next(
     url = f"sqlite:///{tmp_path / 'h.sqlite'}"
     recorder = run(url)
     worker = prepared(recorder)
-    write = history_module.Writer.write
+    write = writing.Writer.write
 
-    def late(self: history_module.Writer, *args: Any) -> frozenset[str]:
+    def late(self: writing.Writer, *args: Any) -> frozenset[str]:
         wanted = write(self, *args)
         recorder._give_up(worker)
         return wanted
 
     with monkeypatch.context() as patched:
-        patched.setattr(history_module.Writer, "write", late)
+        patched.setattr(writing.Writer, "write", late)
         recorder.succeeded(snapshot("3"))
         worker.join(30)
     assert not worker.is_alive()
@@ -549,7 +549,7 @@ def test_at_most_three_are_given_up_at_once(
 ) -> None:
     """Then it waits for one of them; neither the bot's loop nor its end waits, and no thread stays."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(history_module, "_CONNECT_SECONDS", 30)
+    monkeypatch.setattr(database_module, "_CONNECT_SECONDS", 30)
     recorder = run(far.url)
     recorder.succeeded(snapshot("3", ago=9))
     until(there(far.near, 1))
@@ -619,7 +619,7 @@ def test_an_error_of_its_own_does_not_end_it(
         raise ZeroDivisionError("geheim")
 
     with monkeypatch.context() as patched:
-        patched.setattr(history_module.Writer, "write", fail)
+        patched.setattr(writing.Writer, "write", fail)
         recorder = run(url)
         recorder.succeeded(snapshot())
         until(fails(caplog))

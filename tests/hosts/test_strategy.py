@@ -21,7 +21,8 @@ from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 
 from freqtrade_isolated_margin import IsolatedMarginMixin
 from freqtrade_isolated_margin.account.maths import ONE, Side
-from freqtrade_isolated_margin.hosts import mixin as strategy_module
+from freqtrade_isolated_margin.guard.guard import Guard
+from freqtrade_isolated_margin.hosts import selfcheck
 from freqtrade_isolated_margin.hosts.selfcheck import check_guarded
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Rule
 
@@ -565,15 +566,15 @@ def test_an_unknown_freqtrade_stops_the_start(monkeypatch: pytest.MonkeyPatch) -
     def execute_entry() -> None:
         """Place an order and ask nobody."""
 
-    callers = strategy_module._callers() | {"confirm_trade_entry": execute_entry}
-    monkeypatch.setattr(strategy_module, "_callers", lambda: callers)
+    callers = selfcheck._callers() | {"confirm_trade_entry": execute_entry}
+    monkeypatch.setattr(selfcheck, "_callers", lambda: callers)
     with pytest.raises(OperationalException, match=r"confirm_trade_entry no more in .*execute_entry"):
         check_guarded(make(Plain))
 
 
 def test_a_freqtrade_with_other_arguments_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A callback that lacks an argument which the guard takes is refused."""
-    monkeypatch.setitem(strategy_module._PARAMETERS, "custom_stake_amount", ["pair", "side"])
+    monkeypatch.setitem(selfcheck.PARAMETERS, "custom_stake_amount", ["pair", "side"])
     with pytest.raises(OperationalException, match="without leverage, max_stake"):
         check_guarded(make(Plain))
 
@@ -682,7 +683,7 @@ def test_the_clean_up_never_raises() -> None:
     """An error while the reading is stopped must not keep freqtrade from shutting down."""
     strategy = make(Plain)
 
-    class Stuck(strategy_module.Guard):
+    class Stuck(Guard):
         def __init__(self) -> None:
             pass
 

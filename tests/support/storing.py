@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import pytest
+from sqlalchemy import Connection
 
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.binance.clock import milliseconds
 from freqtrade_isolated_margin.binance.credentials import Credentials
 from freqtrade_isolated_margin.binance.reader import Reader
+from freqtrade_isolated_margin.history import asking, tables, writing
 from freqtrade_isolated_margin.history.asking import open_history
 from freqtrade_isolated_margin.history.writing import NewRead, key_id
 from freqtrade_isolated_margin.localexchange import LocalExchange
@@ -41,3 +45,15 @@ def store(
         reading = NewRead(now - round(age * 1000), lambda age=age: age, snapshot.rows, snapshot.ratios)
         writer.write([reading], (), trouble)
     history.close()
+
+
+def set_clock(patch: pytest.MonkeyPatch, clock: Callable[[Connection], int | None]) -> None:
+    """Let the database's clock be `clock`, for who writes and who asks."""
+    for module in (asking, writing):
+        patch.setattr(module, "clock_of", clock)
+
+
+def set_migrations(patch: pytest.MonkeyPatch, migrations: tuple[Callable[[Connection], None], ...]) -> None:
+    """Let the package know these versions of the tables."""
+    for module in (tables, asking, writing):
+        patch.setattr(module, "MIGRATIONS", migrations)
