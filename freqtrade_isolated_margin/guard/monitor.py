@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from freqtrade_isolated_margin.binance.adapter import TOO_MUCH_WEIGHT
 from freqtrade_isolated_margin.binance.clock import Moment
@@ -27,8 +27,6 @@ from freqtrade_isolated_margin.rules.decide import Reading
 
 logger = logging.getLogger(__name__)
 
-
-T = TypeVar("T")
 
 THREAD_NAME = "isolated-margin-reader"
 _LONGEST_BACKOFF = 60.0

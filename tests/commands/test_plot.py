@@ -467,7 +467,7 @@ def test_a_missing_library_is_named(
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.delitem(sys.modules, f"freqtrade_isolated_margin.commands.plot_{kind}")
-    monkeypatch.delattr(plot.sys.modules["freqtrade_isolated_margin"], f"plot_{kind}")
+    monkeypatch.delattr(sys.modules["freqtrade_isolated_margin.commands"], f"plot_{kind}")
     status, _, err = folder.run(PAIR, "-o", f"a.{kind}")
     assert status == 2
     assert f"needs {library}" in err
