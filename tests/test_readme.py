@@ -87,7 +87,7 @@ def longer(command: str, _tmp_path: Path) -> None:
     program = re.search(r"(\S+\.py)|-m (\w+)$", done.stdout, re.MULTILINE)
     assert program, done.stdout
     script, package = program.groups()
-    assert (ROOT / (script or f"{package}/__main__.py")).is_file()
+    assert (ROOT / (script or f"tests/{package}/__main__.py")).is_file()
 
 
 def pip_install(_command: str, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from decimal import Decimal
 from functools import cache
 from typing import Protocol
@@ -13,27 +12,6 @@ from freqtrade_isolated_margin.account.records import PairAccount
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Rule
 
 logger = logging.getLogger(__name__)
-
-
-class Inside(threading.local):
-    """Whether this thread is inside a callback of a strategy's own. Kept here: it cannot be pickled."""
-
-    depth = 0
-
-    @property
-    def on(self) -> bool:
-        """Whether it is."""
-        return self.depth > 0
-
-    def __enter__(self) -> None:
-        self.depth += 1
-
-    def __exit__(self, *_error: object) -> None:
-        self.depth -= 1
-
-
-inside = Inside()
-inside_charts = Inside()
 
 
 class Judge(Protocol):

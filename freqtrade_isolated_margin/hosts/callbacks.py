@@ -20,8 +20,9 @@ from freqtrade.strategy import IStrategy
 from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 
 from freqtrade_isolated_margin.account.maths import ONE, Side, exact
+from freqtrade_isolated_margin.guard import inside
 from freqtrade_isolated_margin.guard.guard import Guard
-from freqtrade_isolated_margin.guard.judge import Judge, StandIn, inside
+from freqtrade_isolated_margin.guard.judge import Judge, StandIn
 from freqtrade_isolated_margin.hosts.locks import log_refusal, tend
 from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.hosts.strategy import (
@@ -62,7 +63,7 @@ def guarded(name: str, handler: _Handler, refusal: Any, inner: Any) -> Callable[
         judge = judge_of(self)
         off_duty = isinstance(judge, StandIn) and judge.outcome is Outcome.ALLOW
         # What runs inside a callback of the strategy's own, a `super()` above all, is judged with its result.
-        if off_duty or inside.on:
+        if off_duty or inside.callback.on:
             return bind()(*args, **kwargs)
         try:
             kwargs |= zip(PARAMETERS[name], args, strict=False)
@@ -79,7 +80,7 @@ def guarded(name: str, handler: _Handler, refusal: Any, inner: Any) -> Callable[
 def _own_result(bind: _Bind, kwargs: dict[str, Any], default: Any) -> Any:
     """Call the strategy's own callback, and treat it as freqtrade would where it raises."""
     try:
-        with inside:
+        with inside.callback:
             return bind()(**kwargs)
     except Exception as error:  # noqa: BLE001 - whatever it is, freqtrade says it in its own way
         raised = error

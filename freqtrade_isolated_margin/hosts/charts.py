@@ -15,7 +15,7 @@ from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import timeframe_to_seconds
 from pandas import DataFrame
 
-from freqtrade_isolated_margin.guard.judge import inside_charts
+from freqtrade_isolated_margin.guard import inside
 from freqtrade_isolated_margin.hosts.columns import COLUMNS, Values, merged_plot_config, shaded
 from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy, settings_of
@@ -83,8 +83,8 @@ def annotated(inner: Any) -> Callable[..., list[Any]]:
 
     @functools.wraps(inner)
     def plot_annotations(self: GuardedStrategy, *args: Any, **kwargs: Any) -> list[Any]:
-        with inside_charts:
-            outermost = inside_charts.depth == 1
+        with inside.chart:
+            outermost = inside.chart.depth == 1
             own = inner.__get__(self, type(self))(*args, **kwargs)
         charts = self._margin_charts
         if not outermost or not charts or not wants_charts(self):
