@@ -21,7 +21,7 @@ from typing import Any
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import PairAccount, Row
 from freqtrade_isolated_margin.binance.adapter import WEIGHT_LIMIT
-from freqtrade_isolated_margin.binance.clock import Moment, milliseconds
+from freqtrade_isolated_margin.binance.clock import milliseconds
 from freqtrade_isolated_margin.binance.reader import Snapshot
 from freqtrade_isolated_margin.commands.board import SECONDS_KEPT, Levels, Order, Sample, View, draw, row_of
 from freqtrade_isolated_margin.commands.configuration import load_config, load_settings
@@ -108,20 +108,20 @@ class Watch:
         monitor.start()
         if isinstance(monitor.problem, SettingsError):
             raise monitor.problem
-        snapshot, now = monitor.snapshot, Moment.now()
+        look = self._guard.look()
+        snapshot, now = look.snapshot, look.now
         self._take_in(snapshot)
         rows = []
         for pair in self._pairs.shown:
-            reading = monitor.reading(pair, snapshot)
-            decision = self._guard.decision(pair, self._side)
-            rows.append(row_of(decision, reading, self._settings.rules_for(pair), self._max_age))
+            decision = look.decision(pair, self._side)
+            rows.append(row_of(decision, look.reading(pair), self._settings.rules_for(pair), self._max_age))
         return View(
             now=now.date,
             rows=self._order.sorted(rows),
             levels=self._levels,
             read_age=snapshot.asked_at.age(now) if snapshot else None,
             max_age_seconds=self._max_age,
-            trouble=monitor.trouble,
+            trouble=look.trouble,
             used_weight=snapshot.used_weight if snapshot else None,
             weight_limit=WEIGHT_LIMIT,
             notes=list(self._notes(snapshot)),

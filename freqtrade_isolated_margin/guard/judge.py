@@ -14,8 +14,8 @@ from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Rule
 logger = logging.getLogger(__name__)
 
 
-class Judge(Protocol):
-    """Whoever gives verdicts to a strategy's callbacks."""
+class Verdicts(Protocol):
+    """What is known at one moment, and the verdicts that follow from it."""
 
     def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:
         """Return what an entry into `pair` may be now."""
@@ -30,12 +30,23 @@ class Judge(Protocol):
         """Whether `decision` refuses only because the first read is still to come, and may yet."""
 
 
+class Judge(Verdicts, Protocol):
+    """Whoever gives verdicts to a strategy's callbacks, each as of its own moment."""
+
+    def look(self) -> Verdicts:
+        """Return what is known now: what belongs together is asked of one look."""
+
+
 class StandIn:
     """A judge without an account: it gives everybody the same verdict."""
 
     def __init__(self, outcome: Outcome, why: str) -> None:
         self.outcome = outcome
         self._why = why
+
+    def look(self) -> StandIn:
+        """Return itself: nothing will change."""
+        return self
 
     def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:  # noqa: ARG002
         """Return the one verdict."""

@@ -23,7 +23,6 @@ from freqtrade_isolated_margin.errors import (
     IsolatedMarginError,
     UnavailableError,
 )
-from freqtrade_isolated_margin.rules.decide import Reading
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +72,9 @@ class _Worker(threading.Thread):
 
 
 class Monitor:
-    """Reads in the background, from `start` until `stop`, and hands out the newest reading of a pair.
+    """Reads in the background, from `start` until `stop`, and hands out the newest.
 
-    `reading` and `watch` may be called from any thread, do no input or output, and never raise.
+    `snapshot`, `trouble` and `watch` may be used from any thread, do no input or output, and never raise.
     """
 
     def __init__(
@@ -184,12 +183,6 @@ class Monitor:
         if worker:
             worker.stopped.set()
             worker.join(timeout)
-
-    def reading(self, pair: str, snapshot: Snapshot | None, now: Moment | None = None) -> Reading:
-        """Return what `snapshot`, the newest, knows of the pair's account, and its age now."""
-        if snapshot is None:
-            return Reading(None, trouble=self._trouble)
-        return snapshot.reading(pair, now or self._clock(), self._trouble)
 
     def now(self) -> Moment:
         """Return the moment by the clocks that accounts are judged by."""

@@ -22,7 +22,7 @@ from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from freqtrade_isolated_margin.account.maths import ONE, Side, exact
 from freqtrade_isolated_margin.guard import inside
 from freqtrade_isolated_margin.guard.guard import Guard
-from freqtrade_isolated_margin.guard.judge import Judge, StandIn
+from freqtrade_isolated_margin.guard.judge import Judge, StandIn, Verdicts
 from freqtrade_isolated_margin.hosts.locks import log_refusal, tend
 from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.hosts.strategy import (
@@ -98,7 +98,7 @@ def _confirm_trade_entry(strategy: GuardedStrategy, judge: Judge, bind: _Bind, k
 
 
 def _may_enter(strategy: GuardedStrategy, judge: Judge, kwargs: dict[str, Any]) -> bool:
-    decision = judge.decision(kwargs["pair"], Side(kwargs["side"]))
+    decision = judge.look().decision(kwargs["pair"], Side(kwargs["side"]))
     if decision.blocks:
         log_refusal(strategy, decision)
         return False
@@ -106,21 +106,33 @@ def _may_enter(strategy: GuardedStrategy, judge: Judge, kwargs: dict[str, Any]) 
         # The stake was cut to it already; this catches what freqtrade or a strategy changed since.
         value = float(kwargs["amount"]) * float(kwargs["rate"])
         if not value <= float(decision.max_stake) * (1 + _FLOAT_SLACK):
-            count_refusal(judge, decision, refused=True)
-            logger.log(
-                log_level(judge),
-                "Entry refused, its value %s is above the largest that is safe: %s",
-                value,
+            _refuse(
+                judge,
                 decision,
+                f"its value {value} is above the largest that is safe, {decision.max_stake:f}",
             )
             return False
     return True
 
 
+def _refuse(judge: Judge, decision: EntryDecision, why: str) -> None:
+    """Log why an entry that its account does not block as such is refused nevertheless."""
+    count_refusal(judge, decision, refused=True)
+    logger.log(log_level(judge), "Entry refused: %s %s: %s", decision.pair, decision.side, why)
+
+
 def _custom_stake_amount(strategy: GuardedStrategy, judge: Judge, bind: _Bind, kwargs: dict[str, Any]) -> Any:
     own = _own_result(bind, kwargs, default=kwargs["proposed_stake"])
-    decision = judge.decision(kwargs["pair"], Side(kwargs["side"]), Decimal(str(kwargs["leverage"])))
-    return _cut(strategy, judge, decision, own, kwargs["min_stake"], kwargs["max_stake"])
+    pair, side = kwargs["pair"], Side(kwargs["side"])
+    if not own:
+        # As freqtrade: no stake, no entry, and no word about it.
+        return own
+    if isnan(_number(own)):
+        _log_no_stake(judge, f"{pair} {side}", "custom_stake_amount", own)
+        return 0.0
+    look = judge.look()
+    decision = look.decision(pair, side, Decimal(str(kwargs["leverage"])))
+    return _cut(strategy, judge, look, decision, own, kwargs["min_stake"], kwargs["max_stake"])
 
 
 def _adjust_trade_position(
@@ -131,9 +143,13 @@ def _adjust_trade_position(
     if not _is_increase(stake):
         return own
     trade = kwargs["trade"]
-    leverage = Decimal(str(trade.leverage or 1))
-    decision = judge.decision(trade.pair, Side(trade.trade_direction), leverage)
-    cut = _cut(strategy, judge, decision, stake, kwargs["min_stake"], kwargs["max_stake"])
+    side = Side(trade.trade_direction)
+    if isnan(_number(stake)):
+        _log_no_stake(judge, f"{trade.pair} {side}", "adjust_trade_position", stake)
+        return None
+    look = judge.look()
+    decision = look.decision(trade.pair, side, Decimal(str(trade.leverage or 1)))
+    cut = _cut(strategy, judge, look, decision, stake, kwargs["min_stake"], kwargs["max_stake"])
     if cut is stake:
         return own
     if not cut:
@@ -149,46 +165,49 @@ def _is_increase(stake: Any) -> bool:
         return False
 
 
+def _log_no_stake(judge: Judge, entry: str, name: str, returned: Any) -> None:
+    """Log that it was the strategy that made an entry impossible: freqtrade would compute with it."""
+    logger.log(
+        log_level(judge), "No entry: %s: the strategy's %s returned %.40r, no stake", entry, name, returned
+    )
+
+
 def _cut(
     strategy: GuardedStrategy,
     judge: Judge,
+    look: Verdicts,
     decision: EntryDecision,
     stake: Any,
     min_stake: float | None,
     max_stake: float,
 ) -> Any:
     """Return what `decision` leaves of `stake`: itself where it changes nothing, 0.0 to refuse."""
-    wanted = _number(stake)
-    if decision.blocks or isnan(wanted):
-        # freqtrade takes a text for no stake, and would compute with a NaN.
+    strategy._margin_wanted.pop(decision.pair, None)
+    if decision.blocks:
         log_refusal(strategy, decision)
         return 0.0
-    if decision.factor == ONE and decision.max_stake is None:
-        return stake
-    wanted = min(wanted, max_stake)
+    wanted = min(float(stake), max_stake)
     left = _shrunk(wanted, decision)
     untouched = decision.factor == ONE and left == wanted
     too_small = not isfinite(left) or left <= 0 or (min_stake is not None and left < min_stake)
     if too_small and not untouched:
-        count_refusal(judge, decision, refused=True)
-        logger.log(
-            log_level(judge),
-            "Entry refused, %s left of %s is below the minimum stake: %s",
-            left,
-            stake,
+        _refuse(
+            judge,
             decision,
+            f"{left} left of {stake} is below the minimum stake {min_stake}: {'; '.join(decision.reasons)}",
         )
         return 0.0
-    if decision.max_stake is not None and not judge.claim(decision):
-        count_refusal(judge, decision, refused=True)
-        logger.log(
-            log_level(judge), "Entry refused, another was allowed since the account was read: %s", decision
-        )
+    if decision.max_stake is not None and not look.claim(decision):
+        _refuse(judge, decision, "another entry was allowed since its account was read (entry_funding)")
         return 0.0
+    strategy._margin_wanted[decision.pair] = wanted
     if untouched:
         return stake
     count_refusal(judge, decision, refused=False)
-    logger.log(log_level(judge), "Stake cut from %s to %s: %s", stake, left, decision)
+    why = str(decision)
+    if decision.factor == ONE:
+        why = f"{decision.pair} {decision.side}: the largest that is safe is {decision.max_stake:f}"
+    logger.log(log_level(judge), "Stake cut from %s to %s: %s", stake, left, why)
     return left
 
 
@@ -218,14 +237,57 @@ def _check_entry_timeout(
     own = _own_result(bind, kwargs, default=False)
     if own:
         return own
-    trade = kwargs["trade"]
-    decision = judge.decision(trade.pair, Side(trade.trade_direction))
-    if not decision.blocks or judge.is_waiting(decision):
+    trade, look = kwargs["trade"], judge.look()
+    decision = look.decision(trade.pair, Side(trade.trade_direction))
+    if not decision.blocks or look.is_waiting(decision):
         return False
     logger.log(
         log_level(judge), "The unfilled entry order of %s is to be cancelled: %s", trade.pair, decision
     )
     return True
+
+
+def _adjust_entry_price(strategy: GuardedStrategy, judge: Judge, bind: _Bind, kwargs: dict[str, Any]) -> Any:
+    """Let an entry order be replaced where the guard would allow it as a new one.
+
+    freqtrade places the replacement without any further question, worth what is left of the order.
+    """
+    price = _own_result(bind, kwargs, default=kwargs["current_order_rate"])
+    keep = kwargs["current_order_rate"]
+    if not kwargs.get("is_entry", True) or not price or price == keep:
+        return price
+    trade, look = kwargs["trade"], judge.look()
+    decision = look.decision(trade.pair, Side(trade.trade_direction), Decimal(str(trade.leverage or 1)))
+    if look.is_waiting(decision):
+        return keep
+    why_not = _why_not_replace(strategy, look, decision, kwargs["order"], trade)
+    if why_not is None:
+        return price
+    count_refusal(judge, decision, refused=True)
+    logger.log(
+        log_level(judge),
+        "The unfilled entry order of %s is to be cancelled and not replaced: %s",
+        trade.pair,
+        why_not,
+    )
+    return None
+
+
+def _why_not_replace(
+    strategy: GuardedStrategy, look: Verdicts, decision: EntryDecision, order: Any, trade: Any
+) -> str | None:
+    """Return why what is left of an entry order may not be placed anew; None if it may."""
+    if decision.blocks:
+        return str(decision)
+    stake = order.safe_remaining * order.safe_price / (trade.leverage or 1)
+    # What was wanted before it was cut is known only of orders of this run.
+    wanted = strategy._margin_wanted.get(trade.pair, stake)
+    allowed = _shrunk(wanted, decision)
+    if not stake <= allowed * (1 + _FLOAT_SLACK):
+        return f"its {stake} is more than the {allowed} that would be allowed now: {decision}"
+    if decision.max_stake is not None and not look.claim(decision):
+        return "another entry was allowed since its account was read (entry_funding)"
+    return None
 
 
 def bot_loop_start(strategy: GuardedStrategy, judge: Judge, bind: _Bind, kwargs: dict[str, Any]) -> None:
@@ -258,9 +320,19 @@ HANDLERS: dict[str, tuple[_Handler, Any]] = {
     "custom_stake_amount": (_custom_stake_amount, 0.0),
     "adjust_trade_position": (_adjust_trade_position, None),
     "check_entry_timeout": (_check_entry_timeout, True),
+    "adjust_order_price": (_adjust_entry_price, None),
+    "adjust_entry_price": (_adjust_entry_price, None),
     "bot_loop_start": (bot_loop_start, None),
 }
+# freqtrade refuses a strategy that overrides both: guarded where it is overridden, else nothing is replaced.
+_WHERE_OVERRIDDEN = {"adjust_order_price", "adjust_entry_price"}
 PARAMETERS = {name: list(inspect.signature(getattr(IStrategy, name)).parameters)[1:] for name in HANDLERS}
+
+
+def guards(cls: type, name: str) -> bool:
+    """Whether the callback `name` of a strategy's class is one for the guard to stand around."""
+    own = inspect.getattr_static(cls, name)
+    return name not in _WHERE_OVERRIDDEN or own is not inspect.getattr_static(IStrategy, name)
 
 
 def cleaning(inner: Any) -> Callable[[GuardedStrategy], None]:

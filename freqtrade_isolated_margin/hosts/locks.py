@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -12,9 +11,10 @@ from freqtrade.persistence import PairLocks
 
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import PairAccount
-from freqtrade_isolated_margin.binance.clock import Moment, milliseconds
+from freqtrade_isolated_margin.binance.clock import milliseconds
 from freqtrade_isolated_margin.guard.alerts import Alerts, as_messages, longest_message
-from freqtrade_isolated_margin.guard.guard import Guard
+from freqtrade_isolated_margin.guard.guard import Guard, Look
+from freqtrade_isolated_margin.guard.judge import Verdicts
 from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy, Lock, count_refusal, judge_of, log_level
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome
 
@@ -32,44 +32,43 @@ def tend(strategy: GuardedStrategy, judge: Guard, pairs: Iterable[str]) -> None:
     """Lock what is blocked, lift what has recovered, and log what has changed."""
     pairs = list(pairs)
     judge.start(pairs)
-    # One for the whole loop: to look at the clocks takes longer than to find a verdict.
-    looked_at = judge.monitor.now()
-    now = looked_at.date
+    look = judge.look()
+    now = look.now.date
     at = milliseconds(now)
     locks = _own_locks(strategy)
     seen: list[tuple[EntryDecision, PairAccount | None]] = []
     for pair in pairs:
-        decision = _for_both_sides(strategy, judge, pair, looked_at)
-        waiting = judge.is_waiting(decision)
+        decision = _for_both_sides(strategy, look, pair)
+        waiting = look.is_waiting(decision)
         if not waiting:
             _log_change(strategy, decision)
             judge.note(decision, at)
-            seen.append((decision, judge.account(pair, looked_at)))
+            seen.append((decision, look.account(pair)))
         if decision.blocks and not waiting:
             _lock(strategy, locks, decision, now)
         elif pair in locks:
             strategy.unlock_reason(locks[pair].reason)
             del locks[pair]
-    _alert(strategy, judge, seen)
+    _alert(strategy, look, seen)
 
 
 def _alert(
-    strategy: GuardedStrategy, judge: Guard, seen: list[tuple[EntryDecision, PairAccount | None]]
+    strategy: GuardedStrategy, look: Look, seen: list[tuple[EntryDecision, PairAccount | None]]
 ) -> None:
     """Send what is worth a message through freqtrade's own: Telegram, Discord, webhooks."""
     if strategy._margin_alerts is None:
-        strategy._margin_alerts = Alerts(judge.settings)
-    lines = strategy._margin_alerts.look(seen, time.monotonic(), judge.monitor.trouble)
+        strategy._margin_alerts = Alerts(look.guard.settings)
+    lines = strategy._margin_alerts.look(seen, look.now.monotonic, look.trouble)
     for message in as_messages(lines, longest_message(strategy.config)):
         # What is news has been decided: freqtrade would hold back what it has sent in this candle before.
         strategy.dp.send_msg(message, always_send=True)
 
 
-def _for_both_sides(strategy: GuardedStrategy, judge: Guard, pair: str, now: Moment) -> EntryDecision:
+def _for_both_sides(strategy: GuardedStrategy, look: Verdicts, pair: str) -> EntryDecision:
     """Return the milder of the verdicts on the sides that the strategy trades: a lock is for both."""
-    long = judge.decision(pair, Side.LONG, now=now)
+    long = look.decision(pair, Side.LONG)
     if long.blocks and strategy.can_short:
-        return judge.decision(pair, Side.SHORT, now=now)
+        return look.decision(pair, Side.SHORT)
     return long
 
 

@@ -20,7 +20,7 @@ from freqtrade_isolated_margin.hosts.backtest import (
     load_whole_backtest,
     name_history,
 )
-from freqtrade_isolated_margin.hosts.callbacks import HANDLERS, cleaning, guarded
+from freqtrade_isolated_margin.hosts.callbacks import HANDLERS, cleaning, guarded, guards
 from freqtrade_isolated_margin.hosts.charts import (
     OwnPlotConfig,
     add_columns,
@@ -50,12 +50,14 @@ class IsolatedMarginMixin(GuardedStrategy):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
+        self._margin_wanted: dict[str, float] = {}
         name_history(self)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, (handler, refusal) in HANDLERS.items():
-            setattr(cls, name, guarded(name, handler, refusal, inspect.getattr_static(cls, name)))
+            if guards(cls, name):
+                setattr(cls, name, guarded(name, handler, refusal, inspect.getattr_static(cls, name)))
         cls.ft_bot_cleanup = cleaning(inspect.getattr_static(cls, "ft_bot_cleanup"))
         cls.protections = OwnProtections(inspect.getattr_static(cls, "protections"))
         cls.plot_config = OwnPlotConfig(inspect.getattr_static(cls, "plot_config"))
@@ -78,10 +80,11 @@ class IsolatedMarginMixin(GuardedStrategy):
         judge = judge_of(self)
         if isinstance(judge, Replay):
             go_to(self, judge, now)
-        asked = judge.decision(pair, Side(side))
-        if not asked.blocks or judge.is_waiting(asked):
+        look = judge.look()
+        asked = look.decision(pair, Side(side))
+        if not asked.blocks or look.is_waiting(asked):
             return None
-        other = judge.decision(pair, Side.SHORT if side == Side.LONG else Side.LONG)
+        other = look.decision(pair, Side.SHORT if side == Side.LONG else Side.LONG)
         return ("*" if other.blocks or not self.can_short else str(side)), asked.rule
 
     def advise_all_indicators(self, data: dict[str, DataFrame]) -> dict[str, DataFrame]:

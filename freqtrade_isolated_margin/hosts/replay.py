@@ -153,6 +153,10 @@ class Replay:
         recorded = known[at]
         return recorded if recorded and at - recorded.read_at <= self._max_age else None
 
+    def look(self) -> Replay:
+        """Return itself: its moment stands still until it is told another."""
+        return self
+
     def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:
         """Return what an entry into `pair` could be at `now`. Raises nothing but refuses."""
         # An entry is asked about twice: for its stake, and then for its confirmation.

@@ -12,10 +12,11 @@ from freqtrade.exchange import timeframe_to_seconds
 
 from freqtrade_isolated_margin.errors import IsolatedMarginError
 from freqtrade_isolated_margin.guard.judge import say_once
+from freqtrade_isolated_margin.hosts.candles import LiveCandles
 from freqtrade_isolated_margin.hosts.columns import COLUMNS
 from freqtrade_isolated_margin.hosts.replay import Replay, names_any
 from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy
-from freqtrade_isolated_margin.hosts.wiring import build_guard, check_funding
+from freqtrade_isolated_margin.hosts.wiring import bot_name, build_guard, check_funding
 from freqtrade_isolated_margin.rules.settings import SECTION, Settings, in_both
 
 logger = logging.getLogger(__name__)
@@ -30,16 +31,16 @@ _HISTORY_SECONDS = 5.0
 def start_guard(strategy: GuardedStrategy, settings: Settings) -> None:
     """Start to read the accounts of a bot that trades."""
     try:
-        judge = build_guard(
-            strategy.config, settings, timeframe_seconds=timeframe_to_seconds(strategy.timeframe)
-        )
+        step = timeframe_to_seconds(strategy.timeframe)
+        candles = LiveCandles(settings, step, bot_name(strategy.config)) if settings.charts else None
+        judge = build_guard(strategy.config, settings, candles=candles)
         exchange = getattr(strategy.dp, "_exchange", None)
         settings.check_pairs(exchange.markets if exchange else ())
     except IsolatedMarginError as error:
         raise OperationalException(str(error)) from None
     strategy._margin_locks, strategy._margin_told = None, {}
     strategy._margin_judge = judge
-    strategy._margin_charts = judge.candles
+    strategy._margin_charts = candles
     judge.start(strategy.dp.current_whitelist())
     judge.await_history(_HISTORY_SECONDS)
     logger.info(

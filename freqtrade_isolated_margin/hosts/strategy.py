@@ -40,6 +40,8 @@ class GuardedStrategy(IStrategy):  # type: ignore[misc]
     _margin_charts: LiveCandles | Replay | None = None
     _margin_locks: dict[str, Lock] | None = None
     _margin_told: dict[str, tuple[Outcome, Rule]] | None = None
+    _margin_wanted: dict[str, float]
+    """The stake of each pair's newest entry before it was cut."""
 
 
 def settings_of(strategy: GuardedStrategy) -> Settings:

@@ -92,11 +92,11 @@ def build_guard(
     settings: Settings,
     environ: Mapping[str, str] | None = None,
     *,
-    timeframe_seconds: int | None = None,
+    candles: LiveCandles | None = None,
 ) -> Guard:
     """Build the guard of a bot that trades live or dry with this configuration.
 
-    With a timeframe it also keeps what the bot's charts show.
+    `candles` keep what the bot's charts show, if they are wanted.
 
     :raises CredentialsError: where there are no credentials, or half of a pair.
     :raises SettingsError: where the settings do not fit the bot.
@@ -106,14 +106,10 @@ def build_guard(
     from freqtrade_isolated_margin.history.asking import open_history  # noqa: PLC0415
     from freqtrade_isolated_margin.history.follower import Whose  # noqa: PLC0415
     from freqtrade_isolated_margin.history.recorder import Recorder  # noqa: PLC0415
-    from freqtrade_isolated_margin.hosts.candles import LiveCandles  # noqa: PLC0415
 
     check_funding(config, settings)
     whose = Whose(settings.history.keys)
     make_reader, key = _source(config, settings, whose, environ)
-    candles = None
-    if settings.charts and timeframe_seconds:
-        candles = LiveCandles(settings, timeframe_seconds, bot_name(config))
     recorder = None
     if settings.history.enabled:
         if key:

@@ -195,15 +195,26 @@ def decide(
     return _decision(pair, side, (unfit or _without_account(row, rules),))
 
 
+CLOCK_STEP_SECONDS = 1.0
+"""An account may seem to be asked for so much later than now: clocks are set, a little, all the time."""
+
+
+def is_young(age_seconds: float, max_age_seconds: float) -> bool:
+    """Whether an account of this age can be judged; one from a future beyond a clock's step cannot."""
+    # Written so that an age that is no number is not young.
+    return -CLOCK_STEP_SECONDS < age_seconds <= max_age_seconds
+
+
 def _unfit(reading: Reading, max_age_seconds: float) -> _Limit | None:
-    # Written so that an age that is no number blocks. Asked before the row: what was never read has age 0.
-    if 0 <= reading.age_seconds <= max_age_seconds and reading.row is not None:
+    age = reading.age_seconds
+    young = is_young(age, max_age_seconds)
+    if young and reading.row is not None:
         return None
     trouble = f" ({reading.trouble})" if reading.trouble else ""
-    if 0 <= reading.age_seconds <= max_age_seconds:
+    if young:
+        # What was never read has age 0.
         return (Rule.NOT_READ, ZERO, f"the account has not been read yet{trouble}")
-    age = f"{reading.age_seconds:.0f} s"
-    why = f"the account is {age} old, the limit (max_age_seconds) is {max_age_seconds:g} s{trouble}"
+    why = f"the account is {age:.0f} s old, the limit (max_age_seconds) is {max_age_seconds:g} s{trouble}"
     return (Rule.MAX_AGE, ZERO, why)
 
 

@@ -116,7 +116,7 @@ def test_a_pair_that_is_not_watched_yet_is_refused(stage: Stage) -> None:
     assert stage.guard.decision(PAIR, Side.LONG).rule is Rule.NOT_READ
 
 
-@pytest.mark.parametrize("broken", ["decide", "snapshot"])
+@pytest.mark.parametrize("broken", ["decide", "reading"])
 def test_whatever_goes_wrong_inside_is_a_refusal(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
@@ -128,7 +128,8 @@ def test_whatever_goes_wrong_inside_is_a_refusal(
     if broken == "decide":
         monkeypatch.setattr(guard_module, "decide", fail)
     else:
-        monkeypatch.setattr(Monitor, "snapshot", property(fail))
+        stage.show()
+        monkeypatch.setattr(Snapshot, "reading", fail)
     decision = stage.guard.decision(PAIR, Side.LONG)
     assert (decision.outcome, decision.factor) == (Outcome.BLOCK, 0)
     assert decision.pair == PAIR
@@ -141,6 +142,53 @@ def test_a_leverage_that_is_none_is_a_refusal(leverage: Any) -> None:
     stage = Stage(entry_funding="borrowed")
     stage.show(BTC_USDT=parsed(long_row()))
     assert stage.guard.decision(PAIR, Side.LONG, leverage).outcome is Outcome.BLOCK
+
+
+# ----- one look, one moment
+
+
+def test_what_is_read_after_a_look_changes_nothing_in_it(stage: Stage) -> None:
+    """A newer account, maybe of a later moment than the look's, neither blocks nor goes missing."""
+    stage.show(BTC_USDT=parsed(long_row()))
+    look = stage.guard.look()
+    stage.pass_by(3)
+    stage.show(BTC_USDT=parsed(long_row("1.1")))
+    assert look.decision(PAIR, Side.LONG).outcome is Outcome.ALLOW
+    assert look.account(PAIR) == parsed(long_row())
+    assert stage.guard.decision(PAIR, Side.LONG).outcome is Outcome.BLOCK
+
+
+def test_a_kept_verdict_is_the_looks_own(stage: Stage) -> None:
+    """A newer look's verdict in between is not handed to an older one."""
+    stage.show(BTC_USDT=parsed(long_row()))
+    earlier = stage.guard.look()
+    earlier.decision(PAIR, Side.LONG)
+    stage.show(BTC_USDT=parsed(long_row("1.1")))
+    later = stage.guard.look()
+    for _ in range(2):
+        assert later.decision(PAIR, Side.LONG).outcome is Outcome.BLOCK
+        assert earlier.decision(PAIR, Side.LONG).outcome is Outcome.ALLOW
+
+
+@pytest.mark.parametrize("step", [-0.001, -0.9])
+def test_a_clock_that_is_set_back_a_little_blocks_nothing(stage: Stage, step: float) -> None:
+    """Clocks are corrected by fractions of a second all the time."""
+    stage.show(BTC_USDT=parsed(long_row()))
+    stage.pass_by(step)
+    assert stage.guard.decision(PAIR, Side.LONG).outcome is Outcome.ALLOW
+    assert stage.guard.account(PAIR) is not None
+
+
+def test_room_is_claimed_from_the_account_that_was_judged(stage: Stage) -> None:
+    """A read that ends between a verdict and its claim makes no room for a second entry."""
+    stage.show(BTC_USDT=parsed(long_row()))
+    look = stage.guard.look()
+    decision = look.decision(PAIR, Side.LONG)
+    assert look.claim(decision)
+    stage.pass_by(6)
+    stage.show(BTC_USDT=parsed(long_row()))
+    assert not look.claim(decision)
+    assert stage.guard.claim(decision)
 
 
 # ----- the account, for strategies

@@ -445,24 +445,25 @@ def attempt(monitor: Monitor, fake_reader: FakeReader) -> Callable[..., float]:
 
 
 def test_before_the_first_read_nothing_is_known(monitor: Monitor) -> None:
-    """No snapshot, no problem, and a reading that says so."""
+    """No snapshot, no problem, no trouble."""
     assert monitor.snapshot is None
     assert monitor.problem is None
-    assert monitor.reading("BTC/USDT", None).row is None
+    assert monitor.trouble is None
 
 
 def test_a_good_read_waits_for_the_next_refresh(attempt: Callable[..., float], monitor: Monitor) -> None:
-    """And hands out what it read, with its age."""
+    """And hands out what it read."""
     assert attempt() == 10
     assert monitor.snapshot is not None
-    assert isinstance(monitor.reading("BTC/USDT", monitor.snapshot).row, Absent)
+    assert isinstance(monitor.snapshot.rows["BTC/USDT"], Absent)
 
 
 def test_a_reading_grows_old(attempt: Callable[..., float], monitor: Monitor, clock: Clock) -> None:
     """By the larger of both clocks."""
     attempt()
     clock.wall += 500
-    assert monitor.reading("BTC/USDT", monitor.snapshot).age_seconds == 500
+    assert monitor.snapshot is not None
+    assert monitor.snapshot.reading("BTC/USDT", monitor.now()).age_seconds == 500
 
 
 def test_a_failure_keeps_what_was_read_and_tells_the_trouble(
@@ -473,11 +474,11 @@ def test_a_failure_keeps_what_was_read_and_tells_the_trouble(
     before = monitor.snapshot
     attempt(UnavailableError("HTTP 503"))
     assert monitor.snapshot is before
-    trouble = monitor.reading("BTC/USDT", before).trouble
+    trouble = monitor.trouble
     assert trouble is not None
     assert re.fullmatch(r"HTTP 503; since [0-9:]{8} UTC, next attempt [0-9:]{8} UTC", trouble)
     attempt()
-    assert monitor.reading("BTC/USDT", monitor.snapshot).trouble is None
+    assert monitor.trouble is None
 
 
 def test_the_backoff_grows_to_a_minute_and_ends_with_a_success(attempt: Callable[..., float]) -> None:

@@ -34,6 +34,7 @@ from freqtrade_isolated_margin.history.asking import History
 from freqtrade_isolated_margin.history.follower import HistoryReader, Whose
 from freqtrade_isolated_margin.history.tables import Base, HistoryError
 from freqtrade_isolated_margin.history.writing import NewRead, Writer
+from freqtrade_isolated_margin.hosts.candles import LiveCandles
 from freqtrade_isolated_margin.hosts.columns import UNKNOWN
 from freqtrade_isolated_margin.hosts.wiring import build_guard
 from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange
@@ -415,7 +416,9 @@ def guards(
                 exchange |= {"key": "", "secret": ""}
             config = bot_config | {"exchange": exchange, "user_data_dir": str(tmp_path)}
             settings = Settings.load(SECTION | section)
-            guard = build_guard(config, settings, {ENV_DB_URL: url}, timeframe_seconds=60)
+            guard = build_guard(
+                config, settings, {ENV_DB_URL: url}, candles=LiveCandles(settings, 60, "freqtrade")
+            )
             guard.start(pairs)
             running.callback(guard.stop)
             return guard
@@ -576,7 +579,5 @@ def test_what_a_follower_charts_is_what_its_reader_does(
     reader, follower = guards(url, [PAIR]), guards(url, [PAIR], source="history")
     becomes(follower, PAIR, outcome=Outcome.ALLOW)
     at = round(Moment.now().wall * 1000)
-    assert reader.candles
-    assert follower.candles
-    (one,), (other,) = reader.candles.values(PAIR, [at]), follower.candles.values(PAIR, [at])
+    (one,), (other,) = reader._candles.values(PAIR, [at]), follower._candles.values(PAIR, [at])
     assert one == other != UNKNOWN

@@ -197,6 +197,27 @@ def test_the_locks_of_an_earlier_run_are_taken_over() -> None:
     assert bot.locks == {}
 
 
+def test_a_read_that_ends_during_a_loop_does_not_change_it() -> None:
+    """All pairs of a loop, their locks and their messages rest on what was known when it began."""
+    bot = Bot("BTC", "SOL")
+    bot.monitor.read(BTC=GOOD, SOL=GOOD)
+    told: list[Any] = []
+    judged = bot.guard.judge
+
+    def judge(look: Any, pair: str, side: Side, leverage: Any) -> Any:
+        decision = judged(look, pair, side, leverage)
+        # As if the thread that reads had its turn here, a moment after the loop has looked at the clock.
+        bot.monitor.read(age=-0.01, BTC=BAD, SOL=BAD)
+        return decision
+
+    bot.guard.judge = judge  # type: ignore[method-assign]
+    bot.strategy._margin_alerts = SimpleNamespace(look=lambda seen, *_: told.extend(seen) or [])
+    bot.loop()
+    assert bot.locks == {}
+    assert [decision.outcome for decision, _ in told] == [Outcome.ALLOW] * 2
+    assert [account.margin_level for _, account in told] == [3, 3]
+
+
 def test_switching_the_guard_off_lifts_what_it_had_locked() -> None:
     """With "enabled": false after a reload nothing stays locked in the guard's name."""
     earlier = Bot("XRP")
@@ -219,7 +240,7 @@ def test_a_lock_is_only_set_when_no_side_may_enter(
     allowed = bot.guard.decision("BTC/USDT", Side.SHORT)
     blocked = allowed._replace(outcome=Outcome.BLOCK, rule=Rule.FUNDING)
     sides = {Side.LONG: blocked, Side.SHORT: blocked if short_blocks else allowed}
-    monkeypatch.setattr(bot.guard, "decision", lambda _pair, side, **_more: sides[side])
+    monkeypatch.setattr(bot.guard, "judge", lambda _look, _pair, side, _leverage: sides[side])
     bot.loop()
     assert bool(bot.locks) is locked
 

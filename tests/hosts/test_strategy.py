@@ -23,7 +23,7 @@ from freqtrade_isolated_margin import IsolatedMarginMixin
 from freqtrade_isolated_margin.account.maths import ONE, Side
 from freqtrade_isolated_margin.guard.guard import Guard
 from freqtrade_isolated_margin.hosts import selfcheck
-from freqtrade_isolated_margin.hosts.selfcheck import check_guarded
+from freqtrade_isolated_margin.hosts.selfcheck import WAYS_TO_AN_ORDER, callers_in_freqtrade, check_guarded
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Rule
 
 D = Decimal
@@ -32,11 +32,17 @@ D = Decimal
 class Verdict:
     """A judge with a verdict of the test's choice, which counts how often it is asked."""
 
-    def __init__(self, factor: str, max_stake: str | None = None, *, broken: bool = False) -> None:
+    def __init__(
+        self, factor: str, max_stake: str | None = None, *, broken: bool = False, waiting: bool = False
+    ) -> None:
         self.factor = D(factor)
+        self.waiting = waiting
         self.max_stake = None if max_stake is None else D(max_stake)
         self.broken = broken
         self.asked: list[tuple[str, Side, Decimal]] = []
+
+    def look(self) -> Verdict:
+        return self
 
     def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:
         self.asked.append((pair, side, leverage))
@@ -52,7 +58,7 @@ class Verdict:
         return True
 
     def is_waiting(self, decision: EntryDecision) -> bool:
-        return False
+        return self.waiting
 
 
 class Base:
@@ -243,6 +249,156 @@ def test_an_increase_is_shrunk_once(cls: type) -> None:
     assert adjust(make(cls, Verdict("0.5")), 60.0) == (30.0, "")
 
 
+# ----- an entry order that is replaced
+
+
+class Repricing(IsolatedMarginMixin, Base, IStrategy):
+    """Follows the price with its entry orders."""
+
+    def adjust_entry_price(self, **kwargs: Any) -> Any:
+        return 51.0
+
+
+class RepricingBoth(IsolatedMarginMixin, Base, IStrategy):
+    """Follows the price with all its orders."""
+
+    def adjust_order_price(self, **kwargs: Any) -> Any:
+        return 51.0
+
+
+class RepricingBelow(RepricingBoth):
+    """A second floor, which asks the first."""
+
+    def adjust_order_price(self, **kwargs: Any) -> Any:
+        return super().adjust_order_price(**kwargs)
+
+
+def reprice(strategy: Any, *, remaining: float = 2.0, leverage: float = 1.0, is_entry: bool = True) -> Any:
+    """Ask as `FreqtradeBot.replace_order` does, of an order that was placed at 50."""
+    order = SimpleNamespace(safe_remaining=remaining, safe_price=50.0)
+    trade = SimpleNamespace(pair="BTC/USDT", trade_direction="long", leverage=leverage)
+    return strategy_safe_wrapper(strategy.adjust_order_price, default_retval=50.0)(
+        trade=trade,
+        order=order,
+        pair="BTC/USDT",
+        current_time=datetime.now(UTC),
+        proposed_rate=52.0,
+        current_order_rate=50.0,
+        entry_tag=None,
+        side="long",
+        is_entry=is_entry,
+    )
+
+
+REPRICING = [Repricing, RepricingBoth, RepricingBelow]
+
+
+@pytest.mark.parametrize("cls", REPRICING)
+def test_an_allowed_order_is_replaced(cls: type) -> None:
+    """At the price that the strategy wants; the guard is asked once."""
+    judge = Verdict("1")
+    assert reprice(make(cls, judge)) == 51.0
+    assert len(judge.asked) == 1
+
+
+@pytest.mark.parametrize("cls", REPRICING)
+def test_while_there_is_no_verdict_an_order_stays_as_it_is(cls: type) -> None:
+    """Neither cancelled nor placed anew: freqtrade keeps an order whose price does not change."""
+    assert reprice(make(cls, Verdict("0", waiting=True))) == 50.0
+
+
+@pytest.mark.parametrize("cls", REPRICING)
+@pytest.mark.parametrize("judge", [Verdict("0"), Verdict("1", broken=True)])
+def test_an_order_into_a_blocked_pair_is_cancelled_and_not_replaced(cls: type, judge: Verdict) -> None:
+    """Freqtrade cancels for None; an error of the guard comes to the same."""
+    assert reprice(make(cls, judge)) is None
+
+
+@pytest.mark.parametrize(
+    ("factor", "max_stake", "remaining", "leverage", "replaced"),
+    [
+        ("0.5", None, 2.0, 1.0, False),  # 100, all of what was wanted
+        ("0.5", None, 1.0, 1.0, True),  # 50: it was cut when it was placed
+        ("0.5", None, 1.01, 1.0, False),
+        ("0.5", None, 3.0, 3.0, True),  # the stake, not the position
+        ("0.4", None, 1.0, 1.0, False),  # less is allowed now than then
+        ("1", "49", 1.0, 1.0, False),
+        ("1", "50", 1.0, 1.0, True),
+    ],
+)
+def test_what_is_placed_anew_is_worth_no_more_than_is_allowed_now(
+    factor: str, max_stake: str | None, remaining: float, leverage: float, replaced: bool
+) -> None:
+    """Of the stake that the strategy had wanted, 100; else the order is cancelled."""
+    strategy = make(Repricing, Verdict("1"))
+    assert stake(strategy) == 100.0
+    strategy._margin_judge = Verdict(factor, max_stake)
+    assert reprice(strategy, remaining=remaining, leverage=leverage) == (51.0 if replaced else None)
+
+
+def test_an_order_of_an_earlier_run_is_not_replaced_where_entries_are_shrunk() -> None:
+    """What its strategy had wanted is not known any more: it may have been placed in full."""
+    assert reprice(make(Repricing, Verdict("0.5")), remaining=0.1) is None
+    assert reprice(make(Repricing, Verdict("1"))) == 51.0
+
+
+def test_a_replacement_uses_the_room_up_like_an_entry() -> None:
+    """With borrowed funding a reading is good for one order."""
+    judge = Verdict("1", "1000")
+    judge.claim = lambda _decision: False  # type: ignore[method-assign]
+    assert reprice(make(Repricing, judge)) is None
+
+
+@pytest.mark.parametrize("price", [None, 0.0, 50.0])
+@pytest.mark.parametrize("factor", ["0", "0.5", "1"])
+def test_an_order_that_is_not_replaced_is_the_strategys_own_affair(price: Any, factor: str) -> None:
+    """It may cancel or keep its order, and the guard is not asked."""
+
+    class Own(IsolatedMarginMixin, Base, IStrategy):
+        def adjust_entry_price(self, **kwargs: Any) -> Any:
+            return price
+
+    judge = Verdict(factor)
+    assert reprice(make(Own, judge)) == price
+    assert judge.asked == []
+
+
+@pytest.mark.parametrize("judge", [Verdict("0"), Verdict("0", waiting=True), Verdict("1", broken=True)])
+def test_an_exit_order_is_replaced_whatever_the_account(judge: Verdict) -> None:
+    """Exits are never hindered."""
+    assert reprice(make(RepricingBoth, judge), is_entry=False) == 51.0
+
+
+def test_a_price_that_cannot_be_made_keeps_the_order() -> None:
+    """As freqtrade does where a strategy's own callback raises."""
+
+    class Raises(IsolatedMarginMixin, Base, IStrategy):
+        def adjust_entry_price(self, **kwargs: Any) -> Any:
+            raise ValueError("mine")
+
+    assert reprice(make(Raises, Verdict("1"))) == 50.0
+
+
+def test_a_strategy_that_follows_no_price_is_not_made_to() -> None:
+    """Freqtrade refuses a strategy that overrides both ways, so nothing is overridden for it."""
+    for name in ("adjust_order_price", "adjust_entry_price", "adjust_exit_price"):
+        assert getattr(Plain, name) is getattr(IStrategy, name)
+    assert RepricingBoth.adjust_entry_price is IStrategy.adjust_entry_price
+    assert Repricing.adjust_order_price is IStrategy.adjust_order_price
+
+
+def test_a_price_callback_assigned_while_running_is_taken_back() -> None:
+    """It would be a way past the guard."""
+
+    class Late(IsolatedMarginMixin, Base, IStrategy):
+        def bot_loop_start(self, **kwargs: Any) -> None:
+            self.adjust_entry_price = lambda **_: 51.0
+
+    strategy = make(Late, Verdict("0"))
+    strategy.bot_loop_start(current_time=NOON)
+    assert reprice(strategy) == 50.0
+
+
 @pytest.mark.parametrize("cls", EVERY)
 def test_an_allowed_pair_is_left_alone(cls: type) -> None:
     """With a factor of 1 the strategy runs as it would without the guard."""
@@ -301,7 +457,7 @@ def test_a_refused_increase_is_no_order(wish: Any) -> None:
         ("0.5", 10.0, 1000.0, 5.0),
         ("1", 3.0, 1000.0, 3.0),  # freqtrade's own affair
         ("1", 5000.0, 1000.0, 5000.0),
-        ("0.5", None, 1000.0, 0.0),
+        ("0.5", None, 1000.0, None),  # freqtrade's own affair too
         ("0.5", "100", 1000.0, 0.0),  # freqtrade takes a text for no stake
         ("0.5", np.float32(100), 1000.0, 50.0),
         ("0.5", np.int64(100), 1000.0, 50.0),
@@ -317,6 +473,52 @@ def test_the_arithmetic_of_a_stake(factor: str, own: Any, max_stake: float, left
             return own
 
     assert stake(make(Own, Verdict(factor)), max_stake=max_stake) == left
+
+
+class Wishing(IsolatedMarginMixin, Base, IStrategy):
+    """Wants what a test says."""
+
+    wish: Any = 100.0
+
+    def custom_stake_amount(self, **kwargs: Any) -> Any:
+        return self.wish
+
+    def adjust_trade_position(self, **kwargs: Any) -> Any:
+        return self.wish
+
+
+@pytest.mark.parametrize("factor", ["0", "0.5", "1"])
+@pytest.mark.parametrize("max_stake", [None, "0.5", "70"])
+@pytest.mark.parametrize("wish", [100.0, 6.0, None, 0.0, "100", float("nan"), np.float64("nan")])
+def test_a_line_of_the_log_says_what_the_verdict_was(
+    caplog: pytest.LogCaptureFixture, factor: str, max_stake: str | None, wish: Any
+) -> None:
+    """No line refuses and says "allow", or blames the guard for what the strategy made impossible."""
+    caplog.set_level("INFO")
+    judge = Verdict(factor, max_stake)
+    strategy = make(Wishing, judge)
+    strategy.wish = wish
+    for claims in (True, False):
+        judge.claim = lambda _decision, claims=claims: claims  # type: ignore[method-assign]
+        stake(strategy)
+        adjust(strategy, None)
+        confirm(strategy)
+        timed_out(strategy)
+    lines = [record.message for record in caplog.records]
+    for line in lines:
+        assert "BTC/USDT long: " in line or line.startswith("The unfilled entry order of BTC/USDT is")
+        assert ": allow" not in line
+        if line.startswith("No entry: "):
+            assert "the strategy's " in line
+            assert "returned" in line
+        if ": block" in line:
+            assert factor == "0"
+        if "Stake cut" in line:
+            assert ": shrink × 0.5" in line or max_stake
+    if wish == "100" or wish != wish:  # noqa: PLR0124 - not a number
+        assert any("custom_stake_amount returned" in line for line in lines)
+    elif factor == "0":
+        assert any(line.startswith("Entry refused: BTC/USDT long: block") for line in lines)
 
 
 def test_the_projection_caps_after_the_factor() -> None:
@@ -579,9 +781,25 @@ def test_a_freqtrade_with_other_arguments_stops_the_start(monkeypatch: pytest.Mo
         check_guarded(make(Plain))
 
 
+@pytest.mark.parametrize("way", list(WAYS_TO_AN_ORDER))
+def test_a_freqtrade_with_another_way_to_an_order_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A caller that the guard does not know may ask no callback at all."""
+    new = callers_in_freqtrade() | {way: {*WAYS_TO_AN_ORDER[way], "freqtradebot.FreqtradeBot.snipe"}}
+    monkeypatch.setattr(selfcheck, "callers_in_freqtrade", lambda: new)
+    with pytest.raises(OperationalException, match=rf"{way} in freqtradebot\.FreqtradeBot\.snipe"):
+        check_guarded(make(Plain))
+
+
+def test_every_listed_way_to_an_order_is_in_this_freqtrade() -> None:
+    """A list with ways that do not exist would not be one of this freqtrade."""
+    assert callers_in_freqtrade() == {name: set(known) for name, known in WAYS_TO_AN_ORDER.items()}
+
+
 def test_this_freqtrade_is_known() -> None:
     """The installed freqtrade passes the start-up check, for every kind of strategy."""
-    for cls in EVERY:
+    for cls in [*EVERY, *REPRICING]:
         check_guarded(make(cls))
 
 
