@@ -19,8 +19,8 @@ import pytest
 import requests
 from freqtrade.enums import RunMode
 from freqtrade.resolvers import StrategyResolver
+from support.backtests import write_history
 from support.bot import config_for
-from test_replay_runs import write_history
 
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.binance.credentials import Credentials

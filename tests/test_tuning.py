@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from freqtrade.resolvers import StrategyResolver
-from test_readme import COMMAND, ROOT, run
+from support.commands import COMMAND, ROOT, run
 
 from freqtrade_isolated_margin.commands.demo import free_port
 

@@ -20,18 +20,10 @@ from sqlalchemy import create_engine, text
 from freqtrade_isolated_margin.commands.demo import free_port
 from freqtrade_isolated_margin.localexchange import LocalExchange
 
-STRATEGY_HEAD = """
-import logging
-import threading
-from datetime import datetime, timedelta, timezone
-from freqtrade.persistence import Trade
+BASE_STRATEGY = """
 from freqtrade.strategy import IStrategy
-from freqtrade_isolated_margin import IsolatedMarginMixin
-
-log = logging.getLogger("test_strategy")
 
 class Base(IStrategy):
-    INTERFACE_VERSION = 3
     timeframe = "1m"
     minimal_roi = {}
     stoploss = -0.99
@@ -47,6 +39,18 @@ class Base(IStrategy):
     def populate_exit_trend(self, dataframe, metadata):
         return dataframe
 """
+"""Enters in every candle and never leaves."""
+
+STRATEGY_HEAD = f"""
+import logging
+import threading
+from datetime import datetime, timedelta, timezone
+from freqtrade.persistence import Trade
+from freqtrade_isolated_margin import IsolatedMarginMixin
+{BASE_STRATEGY}
+log = logging.getLogger("test_strategy")
+"""
+"""What the text of every strategy begins with."""
 
 PLAIN_STRATEGY = """
 class Tested(IsolatedMarginMixin, Base, IStrategy):

@@ -1,0 +1,29 @@
+"""Commands, run as a reader of the documents would run them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+COMMAND = Path(sys.executable).parent / "freqtrade-isolated-margin"
+
+
+def run(*words: str, cwd: Path, timeout: float = 200, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as the reader would, without the reader's own credentials."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FREQTRADE__", "ISOLATED_MARGIN_", "MAKE", "MFLAGS"))
+    }
+    return subprocess.run(
+        words,
+        cwd=cwd,
+        env=environment | environ,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
