@@ -1,4 +1,4 @@
-"""``python -m bench`` measures it all; writes docs/benchmark.md , .json and a picture."""
+"""``python -m bench`` measures it all; writes docs/benchmark.md, .json and a picture."""
 
 from __future__ import annotations
 
