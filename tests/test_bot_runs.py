@@ -113,7 +113,7 @@ def test_a_start_that_must_fail(
 
 
 def test_the_protection_needs_the_mixin(exchange: LocalExchange, tmp_path: Path) -> None:
-    """Without the mixin freqtrade does not know `MarginLevelGuard`; docs/protection.md quotes what it says."""
+    """Without the mixin freqtrade does not know `MarginLevelGuard`, and says what docs/protection.md has."""
     strategy = """
 class Tested(Base, IStrategy):
     protections = [{"method": "MarginLevelGuard"}]
