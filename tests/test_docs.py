@@ -23,7 +23,7 @@ from freqtrade.resolvers import StrategyResolver
 from support import builders
 from support.backtests import write_history
 from support.bot import config_for
-from support.commands import COMMAND, ROOT, run
+from support.commands import COMMAND, ROOT, run, without_own_settings
 
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
@@ -139,7 +139,7 @@ def a_bots_folder(tmp_path: Path, exchange: LocalExchange, **changes: Any) -> No
     folder = tmp_path / "user_data" / "strategies"
     folder.mkdir(parents=True)
     (folder / "my_strategy.py").write_text(MY_STRATEGY)
-    config = config_for(exchange, ["BTC/USDT", "SOL/USDT", "XRP/USDT"], strategy="MyStrategy", **changes)
+    config = config_for(exchange, ["BTC/USDT", "SOL/USDT", "XRP/USDT"], **changes)
     (tmp_path / "user_data" / "config.json").write_text(json.dumps(config))
 
 
@@ -230,6 +230,7 @@ def trade(command: str, tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", *shlex.split(command)],
             cwd=tmp_path,
+            env=without_own_settings() | {"COLUMNS": "1000"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -316,7 +317,7 @@ HOW_IT_IS_RUN: dict[str, Callable[[str, Path], None]] = {
     "freqtrade-isolated-margin status -c user_data/config.json BTC/USDT ETH/USDT": status_of_pairs,
     "freqtrade-isolated-margin status -c user_data/config.json --json": status_as_json,
     "freqtrade-isolated-margin status -c user_data/config.json --strategy MyStrategy": status_with_strategy,
-    "freqtrade-isolated-margin check -c user_data/config.json": check,
+    "freqtrade-isolated-margin check -c user_data/config.json --strategy MyStrategy": check,
     "freqtrade-isolated-margin exchange --port 8123 --scenario fall": local_exchange,
 }
 

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 from support.bot import STRATEGY_HEAD, config_for
+from support.commands import without_own_settings
 
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import PairAccount, parse_answer
@@ -336,12 +337,10 @@ class Bot:
 
     def start(self) -> None:
         """Start the process."""
-        own = ("FREQTRADE__", "ISOLATED_MARGIN_")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         with (self.folder / "freqtrade.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "freqtrade", "trade", "-c", "config.json", "--userdir", "."],
-                cwd=self.folder, env=environment, start_new_session=True,
+                cwd=self.folder, env=without_own_settings(), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self.started = time.monotonic()
