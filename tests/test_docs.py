@@ -13,6 +13,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,10 +99,10 @@ def longer(command: str, _tmp_path: Path) -> None:
         cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    program = re.search(r"(\S+\.py)|-m (\w+)$", done.stdout, re.MULTILINE)
+    program = re.search(r"(tests/\S+\.py)|-m (bench|soak\.soak)\b", done.stdout)
     assert program, done.stdout
-    script, package = program.groups()
-    assert (ROOT / (script or f"tests/{package}/__main__.py")).is_file()
+    script, module = program.groups()
+    assert (ROOT / script).is_file() if script else find_spec(module)
 
 
 def pip_install(_command: str, tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def trade(command: str, tmp_path: Path) -> None:
             assert process.stdout
             assert any(said in line for line in process.stdout)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.communicate(timeout=60)
 
 
