@@ -35,7 +35,7 @@ fuzz: $(VENV)/.dev
 
 MINUTES ?= 60
 soak: $(VENV)/.dev
-	$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) --kills 20
+	PYTHONPATH=tests $(BIN)/python -m soak.soak --minutes $(MINUTES) --kills 20
 
 fault-matrix: $(VENV)/.dev
 	FAULT_MATRIX_WRITE=1 $(BIN)/pytest tests/test_fault_matrix.py -n 0

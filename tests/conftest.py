@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
-from support.builders import redirected
+from support.bot import config_for
 from support.postgresql import MISSING, PostgreSQL, postgresql, server_folder
 
 from freqtrade_isolated_margin.binance.credentials import ENV_KEY, ENV_SECRET
@@ -92,20 +92,10 @@ def exchange(_server: LocalExchange) -> Iterator[LocalExchange]:
 @pytest.fixture
 def bot_config(exchange: LocalExchange) -> dict[str, Any]:
     """A freqtrade configuration whose exchange is the local one."""
-    section = redirected(exchange.url, pair_whitelist=["BTC/USDT"], pair_blacklist=[], enable_ws=False)
-    section |= {"key": exchange.key, "secret": exchange.secret}
-    return {
-        "stake_currency": "USDT",
-        "stake_amount": 100,
-        "max_open_trades": 3,
-        "dry_run": True,
-        "dry_run_wallet": 1000,
-        "timeframe": "1m",
-        "exchange": section,
-        "pairlists": [{"method": "StaticPairList"}],
-        "entry_pricing": {"price_side": "same", "use_order_book": True, "order_book_top": 1},
-        "exit_pricing": {"price_side": "same", "use_order_book": True, "order_book_top": 1},
-    }
+    config = config_for(exchange, ["BTC/USDT"])
+    # What is missing is at its default.
+    del config["isolated_margin"]
+    return config
 
 
 @pytest.fixture(scope="module")

@@ -129,29 +129,6 @@ def test_nothing_of_the_machine_but_what_it_is() -> None:
     assert str(Path.cwd()) not in said
 
 
-def test_the_readmes_table_is_that_of_the_committed_figures() -> None:
-    """What stands between the marks is what the writer makes of docs/benchmark.json."""
-    found = json.loads((ROOT / "docs" / "benchmark.json").read_text())
-    readme = (ROOT / "README.md").read_text()
-    assert report.in_readme(readme, found["figures"], found["machine"]) == readme
-
-
-def test_the_readmes_table_stands_between_its_marks() -> None:
-    """All else stays as it is, and so does a README without them."""
-    readme = f"# Title\n\n{report.BEGIN}\n| old |\n{report.END}\n\nThe end.\n"
-    written = report.in_readme(readme, [a_figure()], MACHINE)
-    assert written.startswith(
-        f"# Title\n\n{report.BEGIN}\n| what | ours | others | ratio | target | reached |\n"
-    )
-    others = "one call a pair: 360<br>chunks of five: 120"
-    measured = "Measured on: processor a processor, cores 2, date 2026-01-02."
-    assert written.endswith(
-        f"| 60 | {others} | 0.5 | 60 a minute | yes |\n\n{measured}\n{report.END}\n\nThe end.\n"
-    )
-    assert report.in_readme(written, [a_figure()], MACHINE) == written
-    assert report.in_readme("# Title\n", [a_figure()], MACHINE) == "# Title\n"
-
-
 def test_the_ratio_is_that_of_the_rounds() -> None:
     """What slows one round slows both of its figures, and changes nothing."""
     assert median_ratio([1.0, 10.0, 1.2], [2.0, 20.0, 2.0]) == 0.5

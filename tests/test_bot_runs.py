@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
+from support.backtests import RANGE, WITH_MIXIN, WITHOUT_MIXIN, result, write_candles
 from support.bot import config_for, freqtrade
 
 from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange, MarketSpec
@@ -116,7 +113,7 @@ def test_a_start_that_must_fail(
 
 
 def test_the_protection_needs_the_mixin(exchange: LocalExchange, tmp_path: Path) -> None:
-    """Without the mixin freqtrade does not know `MarginLevelGuard`, and says so as the README does."""
+    """Without the mixin freqtrade does not know `MarginLevelGuard`, and says what docs/protection.md has."""
     strategy = """
 class Tested(Base, IStrategy):
     protections = [{"method": "MarginLevelGuard"}]
@@ -130,47 +127,6 @@ class Tested(Base, IStrategy):
 
 # ----- without the bot
 
-CROSSING = """
-    buy_period = IntParameter(2, 6, default=3, space="buy")
-
-    def populate_indicators(self, dataframe, metadata):
-        return dataframe
-
-    def populate_entry_trend(self, dataframe, metadata):
-        mean = dataframe["close"].rolling(self.buy_period.value).mean()
-        dataframe.loc[dataframe["close"] > mean, "enter_long"] = 1
-        return dataframe
-
-    def populate_exit_trend(self, dataframe, metadata):
-        dataframe.loc[dataframe["close"] < dataframe["close"].rolling(3).mean(), "exit_long"] = 1
-        return dataframe
-"""
-WITH_MIXIN = (
-    """
-from freqtrade.strategy import IntParameter
-
-class Tested(IsolatedMarginMixin, Base, IStrategy):
-    protections = [{"method": "CooldownPeriod", "stop_duration_candles": 2}, {"method": "MarginLevelGuard"}]
-"""
-    + CROSSING
-)
-WITHOUT_MIXIN = WITH_MIXIN.replace("IsolatedMarginMixin, ", "", 1).replace(
-    ', {"method": "MarginLevelGuard"}', ""
-)
-RANGE = ["--timerange", "20260101-20260103", "--timeframe", "5m"]
-
-
-def write_candles(folder: Path) -> None:
-    """Write two days of 5-minute candles where freqtrade looks for them."""
-    data = folder / "user_data" / "data" / "binance"
-    data.mkdir(parents=True)
-    dates = pd.date_range("2025-12-31", "2026-01-03", freq="5min", tz="UTC")
-    waves = 100 + 5 * np.sin(np.arange(len(dates)) / 9) + np.cos(np.arange(len(dates)) / 4)
-    candles = pd.DataFrame({"date": dates, "open": waves, "high": waves + 1, "low": waves - 1})
-    candles["close"] = np.roll(waves, -1)
-    candles["volume"] = 1000.0
-    candles.to_feather(data / "BTC_USDT-5m.feather")
-
 
 def backtest(folder: Path, exchange: LocalExchange, strategy: str) -> tuple[list[Any], str]:
     """Run a backtest; return its trades and what it printed."""
@@ -179,10 +135,7 @@ def backtest(folder: Path, exchange: LocalExchange, strategy: str) -> tuple[list
     config = config_for(exchange, ["BTC/USDT"], isolated_margin={})
     with freqtrade(folder, config, strategy, "backtesting", *RANGE, "--enable-protections") as bot:
         assert bot.wait(120) == 0, bot.output[-3000:]
-    (exported,) = (folder / "user_data" / "backtest_results").glob("*.zip")
-    with zipfile.ZipFile(exported) as archive:
-        result = json.loads(archive.read(exported.stem + ".json"))
-    return result["strategy"]["Tested"]["trades"], bot.output
+    return result(folder)["trades"], bot.output
 
 
 def test_a_backtest_runs_exactly_as_without_the_mixin(exchange: LocalExchange, tmp_path: Path) -> None:

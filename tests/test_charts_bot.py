@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import requests
 from support import builders
+from support.backtests import RANGE, write_candles
 from support.bot import FreqtradeProcess, config_for, freqtrade
 from support.network import until
-from test_bot_runs import RANGE, write_candles
 
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import PairAccount

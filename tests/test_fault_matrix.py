@@ -34,12 +34,12 @@ from support.faults import (
     Gate,
     Mode,
     Scope,
-    Tested,
     World,
     answered,
     markets,
     serving,
 )
+from support.strategies import Plain
 
 from freqtrade_isolated_margin.binance.reader import Reader
 from freqtrade_isolated_margin.commands.cli import main
@@ -99,7 +99,7 @@ def quoted(reason: str) -> str:
 # ----- the mixin in this process
 
 
-class Raising(Tested):
+class Raising(Plain):
     """A strategy all of whose callbacks fail."""
 
     def confirm_trade_entry(self, **kwargs: Any) -> bool:

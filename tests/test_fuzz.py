@@ -14,7 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 from random import Random
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import requests
@@ -25,6 +25,7 @@ from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from support import strategies
 from support.fuzzing import (
     SYMBOLS,
     Tally,
@@ -401,17 +402,10 @@ class Known:
         return not self.borrowed or keeps_limits(row, Fraction(stake) * Fraction(leverage), side)
 
 
-class Base(IStrategy):
-    """What every strategy must have, with a wish of its own."""
+class Base(strategies.Base, IStrategy):
+    """What every strategy must have, with candles of a day."""
 
     timeframe = "1d"
-    minimal_roi: ClassVar[dict[str, float]] = {}
-    stoploss = -0.5
-
-    def populate_indicators(self, dataframe: Any, metadata: Any) -> Any:
-        return dataframe
-
-    populate_entry_trend = populate_exit_trend = populate_indicators
 
 
 class Silent(IsolatedMarginMixin, Base):

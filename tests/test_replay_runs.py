@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from support import builders
+from support.backtests import END, HALF, RANGE, result, write_candles, write_history
 from support.bot import config_for, freqtrade
-from test_bot_runs import RANGE, write_candles
 
-from freqtrade_isolated_margin.account.records import PairAccount
-from freqtrade_isolated_margin.binance.clock import milliseconds
-from freqtrade_isolated_margin.history.asking import History
 from freqtrade_isolated_margin.history.database import DEFAULT_FILE
-from freqtrade_isolated_margin.history.writing import NewRead
 from freqtrade_isolated_margin.localexchange import LocalExchange
 
 pytestmark = pytest.mark.timeout(300)
-
-KEY = "0a1b2c3d"
-START, HALF, END = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3))
 
 STRATEGY = """
 from freqtrade.strategy import DecimalParameter
@@ -41,29 +31,6 @@ class Tested(IsolatedMarginMixin, Base, IStrategy):
     def isolated_margin(self):
         return {"margin_level": {"block_below": float(self.block_below.value), "full_above": 1.95}}
 """
-
-
-def level_at(moment: datetime) -> str:
-    """The margin level of the made-up account: healthy on the first day, and near its end on the second."""
-    return "3" if moment < HALF else "1.2"
-
-
-def write_history(
-    folder: Path, level: Callable[[datetime], str] = level_at, start: datetime = START, end: datetime = END
-) -> History:
-    """Record one read a minute from `start` to before `end`."""
-    history = History(f"sqlite:///{folder / 'user_data' / DEFAULT_FILE}")
-    history.prepare()
-    writer = history.writer(KEY, "a bot")
-    accounts: dict[str, PairAccount] = {}
-    for at in range(milliseconds(start), milliseconds(end), 60_000):
-        wanted = level(datetime.fromtimestamp(at / 1000, UTC))
-        if wanted not in accounts:
-            row = builders.parsed(builders.long_row(wanted))
-            assert isinstance(row, PairAccount)
-            accounts[wanted] = row
-        writer.write([NewRead(at, lambda: 0.0, {"BTC/USDT": accounts[wanted]}, {})])
-    return history
 
 
 def prepared(folder: Path, **section: Any) -> dict[str, Any]:
@@ -86,16 +53,6 @@ def backtest(
     config["exchange"]["ccxt_config"]["urls"] = {"api": exchange.ccxt_urls}
     with freqtrade(folder, config, strategy, "backtesting", *RANGE, *options) as bot:
         return bot.wait(120), bot.output
-
-
-def result(folder: Path, name: str = "Tested") -> dict[str, Any]:
-    """Return what the newest backtest says of a strategy."""
-    exported = max(
-        (folder / "user_data" / "backtest_results").glob("*.zip"), key=lambda file: file.stat().st_mtime
-    )
-    with zipfile.ZipFile(exported) as archive:
-        found: dict[str, Any] = json.loads(archive.read(exported.stem + ".json"))["strategy"][name]
-        return found
 
 
 def trades(folder: Path, name: str = "Tested") -> list[Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import cloudpickle
 import pytest
 from freqtrade.enums import RunMode
+from support.backtests import RANGE, WITH_MIXIN, write_candles
 from support.bot import config_for, freqtrade
 from support.faults import (
     ACCOUNT,
@@ -29,11 +30,10 @@ from support.faults import (
     Gate,
     Mode,
     Scope,
-    Tested,
     World,
     serving,
 )
-from test_bot_runs import RANGE, WITH_MIXIN, write_candles
+from support.strategies import Plain
 
 from freqtrade_isolated_margin.binance.credentials import ENV_KEY, ENV_SECRET
 from freqtrade_isolated_margin.commands.cli import main
@@ -350,7 +350,7 @@ def test_a_copy_of_the_strategy_does_not_carry_it(
     """A strategy that hyperopt pickles, its deep copy, and what can be seen of one that trades."""
     monkeypatch.setenv(ENV_KEY, KEY)
     monkeypatch.setenv(ENV_SECRET, SECRET)
-    strategy = Tested({"runmode": RunMode.HYPEROPT, "exchange": {"name": "binance"}})
+    strategy = Plain({"runmode": RunMode.HYPEROPT, "exchange": {"name": "binance"}})
     strategy.ft_bot_start()
     check(cloudpickle.dumps(strategy))
     check(cloudpickle.dumps(copy.deepcopy(strategy)))
@@ -360,7 +360,7 @@ def test_a_copy_of_the_strategy_does_not_carry_it(
     assert reader
     seen = [driver.strategy, driver.guard, driver.monitor, reader, reader._adapter]
     check("\n".join(f"{one!r} {vars(one)!r}" for one in seen), world.gate)
-    trading = Tested({"runmode": RunMode.DRY_RUN, "exchange": {"name": "binance"}})
+    trading = Plain({"runmode": RunMode.DRY_RUN, "exchange": {"name": "binance"}})
     trading._margin_judge = build_guard(trading.config, Settings())
     for attempt in (cloudpickle.dumps, copy.deepcopy):
         try:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from freqtrade.resolvers import StrategyResolver
-from test_readme import COMMAND, ROOT, run
+from support.commands import COMMAND, ROOT, run
 
 from freqtrade_isolated_margin.commands.demo import free_port
 
@@ -90,6 +90,8 @@ def test_the_page_is_what_its_commands_do(tmp_path: Path) -> None:
     port, printed, backtests = free_port(), "", []
     commands = [line[2:] for kind, block in BLOCKS if kind == "console" for line in block.splitlines()]
     assert commands[0] == EXCHANGE
+    # The strategy has a test of its own below.
+    assert {kind for kind, _ in BLOCKS} == {"console", "text", "json", "python"}
     with in_another_terminal(EXCHANGE, port):
         for kind, block in BLOCKS:
             if kind == "console":

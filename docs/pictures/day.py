@@ -1,4 +1,4 @@
-"""Draws the charts of the README: a made-up day, as `plot` and freqtrade's `plot-dataframe` show it.
+"""Draws the charts of the documentation: a made-up day, as `plot` and freqtrade's `plot-dataframe` show it.
 
 It takes about 20 seconds. What freqtrade draws is a page: a picture of it needs Chromium.
 """

@@ -1,4 +1,4 @@
-"""Makes the pictures of the README anew: what `demo` and `watch` show of the same fall, on the look-alike.
+"""Makes the documentation's pictures anew: what `demo` and `watch` show of the same fall, on the look-alike.
 
 It takes about 90 seconds, and needs nothing but a clone of the project: `python docs/pictures/make.py`.
 """

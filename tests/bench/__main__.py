@@ -1,4 +1,4 @@
-"""``python -m bench`` measures it all; writes docs/benchmark.md and .json, a picture, the README's table."""
+"""``python -m bench`` measures it all; writes docs/benchmark.md, .json and a picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .starts import commands, imports
 from .stored import history
 from .weights import weights
 
-_DOCS, _README = (Path(__file__).parents[2] / name for name in ("docs", "README.md"))
+_DOCS = Path(__file__).parents[2] / "docs"
 
 SUITES: dict[str, tuple[Callable[[], list[Figure]], Callable[[], list[Figure]]]] = {
     # In full, and the smallest case.
@@ -63,8 +63,6 @@ def main() -> int:
         machine = report.machine()
         report.write(folder, figures, machine)
         draw(folder / "pictures" / "benchmark.png", figures)
-        if folder == _DOCS:
-            _README.write_text(report.in_readme(_README.read_text(), figures, machine))
     for figure in figures:
         mark = {True: "reached", False: "MISSED", None: ""}[figure["reached"]]
         ours = report.shown(figure["ours"], figure["unit"])

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from support.commands import without_own_settings
+
 T = TypeVar("T")
 Figure = dict[str, Any]
 Kind = Literal["processor time", "wall time", "count"]
@@ -52,8 +54,7 @@ def figure(
 
 def environment(**more: str) -> dict[str, str]:
     """Return the variables for a process: without anybody's own credentials, and `more`."""
-    own = ("FREQTRADE__", "ISOLATED_MARGIN_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(own)} | more
+    return without_own_settings() | more
 
 
 def run(words: Sequence[str], folder: Path, statuses: Sequence[int] = (0,)) -> Spent:

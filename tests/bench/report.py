@@ -14,8 +14,6 @@ from typing import Any
 from .measure import Figure
 
 COMMAND = "make bench"
-BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
-"""What stands around the table in the README."""
 
 _PACKAGES = (
     "freqtrade",
@@ -125,16 +123,6 @@ def as_markdown(figures: Sequence[Figure], on: Mapping[str, str]) -> str:
             "",
         ]
     )
-
-
-def in_readme(readme: str, figures: Sequence[Figure], on: Mapping[str, str]) -> str:
-    """Return a README with the table between its two marks; one without marks stays as it is."""
-    before, mark, rest = readme.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(END)
-    if not mark or not end:
-        return readme
-    rows = [_row(figure | {"note": ""}, {}) for figure in figures]
-    return "\n".join([before + BEGIN, *_table(rows), "", f"Measured on: {_named(on)}.", END + after])
 
 
 def _named(on: Mapping[str, str]) -> str:

@@ -6,15 +6,14 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from freqtrade.enums import RunMode
 from freqtrade.persistence import PairLocks
-from freqtrade.strategy import IStrategy
 from support.builders import row
+from support.strategies import Plain
 
-from freqtrade_isolated_margin import IsolatedMarginMixin
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import Row, parse_answer
 from freqtrade_isolated_margin.binance.clock import Moment
@@ -49,19 +48,6 @@ def _record(built: Any) -> Row:
     return parse_answer(json.loads(json.dumps({"assets": [built]}))).rows[built["symbol"]]
 
 
-class Carrier(IsolatedMarginMixin, IStrategy):
-    """A strategy with nothing of its own."""
-
-    timeframe = "1m"
-    minimal_roi: ClassVar[dict[str, float]] = {}
-    stoploss = -0.5
-
-    def populate_indicators(self, dataframe: Any, metadata: Any) -> Any:
-        return dataframe
-
-    populate_entry_trend = populate_exit_trend = populate_indicators
-
-
 class Bot:
     """A strategy, its guard and its locks."""
 
@@ -69,7 +55,7 @@ class Bot:
         self.pairs = [f"{pair}/USDT" for pair in pairs]
         self.monitor = StillMonitor()
         self.guard = Guard(Settings.load({"max_age_seconds": 60}), self.monitor)
-        self.strategy = Carrier({"runmode": RunMode.DRY_RUN, "exchange": {"name": "binance"}})
+        self.strategy = Plain({"runmode": RunMode.DRY_RUN, "exchange": {"name": "binance"}})
         self.strategy.can_short = can_short
         self.strategy.dp = SimpleNamespace(current_whitelist=lambda: list(self.pairs))
         self.strategy._margin_judge = self.guard
@@ -223,7 +209,7 @@ def test_switching_the_guard_off_lifts_what_it_had_locked() -> None:
     earlier = Bot("XRP")
     earlier.monitor.read(XRP=BAD)
     earlier.loop()
-    strategy = Carrier(
+    strategy = Plain(
         {"runmode": RunMode.DRY_RUN, "exchange": {"name": "binance"}, "isolated_margin": {"enabled": False}}
     )
     strategy.ft_bot_start()

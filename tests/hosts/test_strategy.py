@@ -7,7 +7,7 @@ import functools
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -18,6 +18,7 @@ from freqtrade.exceptions import OperationalException
 from freqtrade.resolvers import ProtectionResolver
 from freqtrade.strategy import IStrategy
 from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
+from support.strategies import Base, Plain
 
 from freqtrade_isolated_margin import IsolatedMarginMixin
 from freqtrade_isolated_margin.account.maths import ONE, Side
@@ -59,23 +60,6 @@ class Verdict:
 
     def is_waiting(self, decision: EntryDecision) -> bool:
         return self.waiting
-
-
-class Base:
-    """What every strategy must have."""
-
-    timeframe = "1m"
-    minimal_roi: ClassVar[dict[str, float]] = {}
-    stoploss = -0.5
-
-    def populate_indicators(self, dataframe: Any, metadata: Any) -> Any:
-        return dataframe
-
-    populate_entry_trend = populate_exit_trend = populate_indicators
-
-
-class Plain(IsolatedMarginMixin, Base, IStrategy):
-    """Overrides nothing."""
 
 
 class WithoutSuper(IsolatedMarginMixin, Base, IStrategy):

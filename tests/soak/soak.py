@@ -1,10 +1,10 @@
 """Several freqtrades on one exchange, with falls, squeezes, faults and `kill -9`, for as long as one likes.
 
-``python soak/soak.py --minutes 3 --bots 3 --pairs 100 --speed 20``. Each bot is a real freqtrade process with
-an API key of its own, by which the exchange's journal tells what was served to whom. At the end every entry
-order in every bot's database is held against the verdicts of the answers that this bot had been served before
-it; RSS and threads are compared with those after the warm-up, and the databases are checked. The plugin keeps
-no database of its own yet, so the one that is checked is freqtrade's.
+``PYTHONPATH=tests python -m soak.soak --minutes 3 --bots 3 --pairs 100 --speed 20``. Each bot is a real
+freqtrade process with an API key of its own, by which the exchange's journal tells what was served to whom.
+At the end every entry order in every bot's database is held against the verdicts of the answers that this bot
+had been served before it; RSS and threads are compared with those after the warm-up, and the databases,
+freqtrade's and the history, are checked.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from support.bot import STRATEGY_HEAD, config_for
+from support.commands import without_own_settings
 
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import PairAccount, parse_answer
@@ -41,7 +43,7 @@ from freqtrade_isolated_margin.localexchange import AccountSpec, Fault, LocalExc
 from freqtrade_isolated_margin.localexchange.paths import Keyframes
 from freqtrade_isolated_margin.localexchange.scenarios import Scenario
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Reading, decide
-from freqtrade_isolated_margin.rules.settings import SECTION, Settings
+from freqtrade_isolated_margin.rules.settings import Settings
 
 ACCOUNT_PATH = "/sapi/v1/margin/isolated/account"
 # In seconds; a bot needs some ten until it reads.
@@ -58,29 +60,11 @@ CENT = 0.01
 # RSS grows while freqtrade's caches and pandas warm up; beyond that this much is taken for flat.
 RSS_SHARE, RSS_MB = 0.15, 25.0
 
-STRATEGY = '''
-from freqtrade.strategy import IStrategy
-from freqtrade_isolated_margin import IsolatedMarginMixin
-
-
-class Soaked(IsolatedMarginMixin, IStrategy):
+STRATEGY = f'''{STRATEGY_HEAD}
+class Soaked(IsolatedMarginMixin, Base, IStrategy):
     """Enters whatever it may, and leaves after some seconds, so that entries never end."""
 
-    INTERFACE_VERSION = 3
     timeframe = "5m"
-    minimal_roi = {}
-    stoploss = -0.99
-    startup_candle_count = 0
-
-    def populate_indicators(self, dataframe, metadata):
-        return dataframe
-
-    def populate_entry_trend(self, dataframe, metadata):
-        dataframe["enter_long"] = 1
-        return dataframe
-
-    def populate_exit_trend(self, dataframe, metadata):
-        return dataframe
 
     def custom_exit(self, pair, trade, current_time, **kwargs):
         return "enough" if (current_time - trade.open_date_utc).total_seconds() > 12 else None
@@ -324,39 +308,22 @@ class Bot:
 
     def _config(self, exchange: LocalExchange, pairs: list[str]) -> dict[str, Any]:
         pricing = {"price_side": "other", "use_order_book": False}
-        return {
-            "strategy": "Soaked",
-            "db_url": f"sqlite:///{self.database}",
-            "dry_run": True,
-            "dry_run_wallet": 1_000_000,
-            "initial_state": "running",
-            "stake_currency": "USDT",
-            "stake_amount": STAKE,
-            "max_open_trades": len(pairs),
-            "entry_pricing": pricing,
-            "exit_pricing": pricing,
-            "order_types": {
-                "entry": "limit",
-                "exit": "market",
-                "stoploss": "market",
-                "stoploss_on_exchange": False,
-            },
-            "pairlists": [{"method": "StaticPairList"}],
-            "exchange": {
-                "name": "binance",
-                "key": self.key.key,
-                "secret": self.key.secret,
-                "enable_ws": False,
-                "pair_whitelist": pairs,
-                "ccxt_config": {
-                    "rateLimit": 5,
-                    "urls": {"api": exchange.ccxt_urls},
-                    "options": {"fetchMarkets": {"types": ["spot"]}},
-                },
-            },
-            SECTION: {"refresh_seconds": REFRESH, "max_age_seconds": MAX_AGE},
-            "internals": {"process_throttle_secs": 2},
-        }
+        config = config_for(
+            exchange,
+            pairs,
+            strategy="Soaked",
+            db_url=f"sqlite:///{self.database}",
+            dry_run_wallet=1_000_000,
+            stake_amount=STAKE,
+            max_open_trades=len(pairs),
+            entry_pricing=pricing,
+            exit_pricing=pricing,
+            isolated_margin={"refresh_seconds": REFRESH, "max_age_seconds": MAX_AGE},
+            internals={"process_throttle_secs": 2},
+        )
+        config["exchange"] |= {"key": self.key.key, "secret": self.key.secret}
+        config["exchange"]["ccxt_config"]["rateLimit"] = 5
+        return config
 
     @property
     def database(self) -> Path:
@@ -370,12 +337,10 @@ class Bot:
 
     def start(self) -> None:
         """Start the process."""
-        own = ("FREQTRADE__", "ISOLATED_MARGIN_")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         with (self.folder / "freqtrade.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "freqtrade", "trade", "-c", "config.json", "--userdir", "."],
-                cwd=self.folder, env=environment, start_new_session=True,
+                cwd=self.folder, env=without_own_settings(), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self.started = time.monotonic()

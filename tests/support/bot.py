@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -19,19 +18,12 @@ from sqlalchemy import create_engine, text
 
 from freqtrade_isolated_margin.commands.demo import free_port
 from freqtrade_isolated_margin.localexchange import LocalExchange
+from support.commands import without_own_settings
 
-STRATEGY_HEAD = """
-import logging
-import threading
-from datetime import datetime, timedelta, timezone
-from freqtrade.persistence import Trade
+BASE_STRATEGY = """
 from freqtrade.strategy import IStrategy
-from freqtrade_isolated_margin import IsolatedMarginMixin
-
-log = logging.getLogger("test_strategy")
 
 class Base(IStrategy):
-    INTERFACE_VERSION = 3
     timeframe = "1m"
     minimal_roi = {}
     stoploss = -0.99
@@ -47,6 +39,18 @@ class Base(IStrategy):
     def populate_exit_trend(self, dataframe, metadata):
         return dataframe
 """
+"""Enters in every candle and never leaves."""
+
+STRATEGY_HEAD = f"""
+import logging
+import threading
+from datetime import datetime, timedelta, timezone
+from freqtrade.persistence import Trade
+from freqtrade_isolated_margin import IsolatedMarginMixin
+{BASE_STRATEGY}
+log = logging.getLogger("test_strategy")
+"""
+"""What the text of every strategy begins with."""
 
 PLAIN_STRATEGY = """
 class Tested(IsolatedMarginMixin, Base, IStrategy):
@@ -106,14 +110,11 @@ class FreqtradeProcess:
         words = command or ("trade",)
         # Its strategies are named by whoever asks it.
         named = () if words[0] == "webserver" else ("--strategy", "Tested")
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("FREQTRADE__", "ISOLATED_MARGIN_"))
-        }
         # None takes a variable away.
         wanted = {"COLUMNS": "1000", **(more_environment or {})}
-        environment = {name: value for name, value in (environment | wanted).items() if value is not None}
+        environment = {
+            name: value for name, value in (without_own_settings() | wanted).items() if value is not None
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "freqtrade", words[0], "-c", "config.json", "--userdir", "user_data",
              *named, *words[1:]],

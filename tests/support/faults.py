@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 import requests
 from freqtrade.enums import RunMode
-from freqtrade.strategy import IStrategy
 
-from freqtrade_isolated_margin import IsolatedMarginMixin
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.binance import adapter as adapter_module
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
@@ -30,6 +28,7 @@ from freqtrade_isolated_margin.guard.monitor import Monitor
 from freqtrade_isolated_margin.localexchange import AccountSpec, Fault, LocalExchange, MarketSpec
 from freqtrade_isolated_margin.rules.settings import Settings
 from support.builders import redirected
+from support.strategies import Plain
 
 TARGET, OTHER = "BTC/USDT", "ETH/USDT"
 ACCOUNT = "/sapi/v1/margin/isolated/account"
@@ -656,22 +655,11 @@ def impatient(patch: pytest.MonkeyPatch) -> None:
 # ----- the mixin in this process
 
 
-class Tested(IsolatedMarginMixin, IStrategy):
-    """A strategy that leaves everything to the mixin."""
-
-    __test__ = False
-    timeframe = "1m"
-    stoploss = -0.5
-
-    def populate_indicators(self, dataframe: Any, metadata: Any) -> Any:
-        return dataframe
-
-
 class Driver:
     """The real mixin, guard, monitor and adapter, with clocks and reads in the hands of a test."""
 
     def __init__(
-        self, world: World, settings: dict[str, Any], pairs: list[str], strategy: type[Tested] = Tested
+        self, world: World, settings: dict[str, Any], pairs: list[str], strategy: type[Plain] = Plain
     ) -> None:
         self.world, self.pairs, self.clock = world, pairs, Clock()
         self.settings = Settings.load(settings)

@@ -1,62 +1,77 @@
-"""Every snippet and every command of the README, as its reader would use them."""
+"""Every page of the documentation: its commands and snippets as its reader would use them, and its links."""
 
 from __future__ import annotations
 
+import ast
 import json
-import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import requests
 from freqtrade.enums import RunMode
 from freqtrade.resolvers import StrategyResolver
+from support import builders
+from support.backtests import write_history
 from support.bot import config_for
-from test_replay_runs import write_history
+from support.commands import COMMAND, ROOT, run, without_own_settings
 
+from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.binance.credentials import Credentials
+from freqtrade_isolated_margin.guard.alerts import Alerts
 from freqtrade_isolated_margin.hosts.selfcheck import check_guarded
 from freqtrade_isolated_margin.localexchange import LocalExchange
+from freqtrade_isolated_margin.rules.decide import Reading, decide
+from freqtrade_isolated_margin.rules.rules import Rules
 from freqtrade_isolated_margin.rules.settings import SECTION, Settings
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-COMMAND = Path(sys.executable).parent / "freqtrade-isolated-margin"
+PACKAGE = ROOT / "freqtrade_isolated_margin"
+FRONT = "README.md"
+PAGES = {
+    str(file.relative_to(ROOT)): file.read_text() for file in (ROOT / FRONT, *sorted(ROOT.glob("docs/*.md")))
+}
+# Its commands build on each other: `test_tuning` goes through it.
+IN_ORDER = "docs/tuning.md"
 
 
-def blocks(language: str) -> list[str]:
-    """Return the README's code blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+class Snippet(NamedTuple):
+    """A block of code on a page."""
+
+    page: str
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page} {self.language}"
 
 
-COMMANDS = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+SNIPPETS = [
+    Snippet(page, *found)
+    for page, text in PAGES.items()
+    for found in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+]
 
 
-def run(*words: str, cwd: Path, timeout: float = 200, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as the reader would, without the reader's own credentials."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("FREQTRADE__", "ISOLATED_MARGIN_", "MAKE", "MFLAGS"))
-    }
-    return subprocess.run(
-        words,
-        cwd=cwd,
-        env=environment | environ,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+def snippets(language: str) -> list[Snippet]:
+    """Return the blocks in a language, without those of the page whose snippets build on each other."""
+    return [found for found in SNIPPETS if found.language == language and found.page != IN_ORDER]
+
+
+LINES = [line for found in snippets("console") for line in found.text.splitlines()]
+COMMANDS = list(dict.fromkeys(line.removeprefix("$ ") for line in LINES))
+# What `init`, `check` and the bot are shown: the strategy of the front page.
+(MY_STRATEGY,) = [found.text for found in snippets("python") if found.page == FRONT]
 
 
 def make_demo(_command: str, _tmp_path: Path) -> None:
@@ -84,10 +99,10 @@ def longer(command: str, _tmp_path: Path) -> None:
         cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    program = re.search(r"(\S+\.py)|-m (\w+)$", done.stdout, re.MULTILINE)
+    program = re.search(r"(tests/\S+\.py)|-m (bench|soak\.soak)\b", done.stdout)
     assert program, done.stdout
-    script, package = program.groups()
-    assert (ROOT / (script or f"tests/{package}/__main__.py")).is_file()
+    script, module = program.groups()
+    assert (ROOT / script).is_file() if script else find_spec(module)
 
 
 def pip_install(_command: str, tmp_path: Path) -> None:
@@ -120,14 +135,19 @@ def pip_install(_command: str, tmp_path: Path) -> None:
     assert "freqtrade-isolated-margin = freqtrade_isolated_margin.commands.cli:main" in entry_points
 
 
+def a_bots_folder(tmp_path: Path, exchange: LocalExchange, **changes: Any) -> None:
+    """Make a folder of the configuration and strategy that the pages name."""
+    folder = tmp_path / "user_data" / "strategies"
+    folder.mkdir(parents=True)
+    (folder / "my_strategy.py").write_text(MY_STRATEGY)
+    config = config_for(exchange, ["BTC/USDT", "SOL/USDT", "XRP/USDT"], **changes)
+    (tmp_path / "user_data" / "config.json").write_text(json.dumps(config))
+
+
 def in_a_bots_folder(command: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command of the README in a folder that has the configuration and strategy which it names."""
+    """Run a command in a folder that has the configuration and strategy which it names."""
     with LocalExchange(scenario="calm") as exchange:
-        folder = tmp_path / "user_data" / "strategies"
-        folder.mkdir(parents=True)
-        (folder / "my_strategy.py").write_text(blocks("python")[0])
-        config = config_for(exchange, ["BTC/USDT", "SOL/USDT", "XRP/USDT"], strategy="MyStrategy")
-        (tmp_path / "user_data" / "config.json").write_text(json.dumps(config))
+        a_bots_folder(tmp_path, exchange)
         return run(str(COMMAND), *shlex.split(command)[1:], cwd=tmp_path, COLUMNS="200")
 
 
@@ -189,9 +209,9 @@ def local_exchange(command: str, tmp_path: Path) -> None:
 
 
 def redirection() -> dict[str, Any]:
-    """Return the README's configuration that points a bot at the local exchange."""
-    found: dict[str, Any] = json.loads(next(block for block in blocks("json") if "8123" in block))
-    return found
+    """Return the configuration that points a bot at the local exchange."""
+    (found,) = [json.loads(block.text) for block in snippets("json") if "8123" in block.text]
+    return dict(found)
 
 
 def check(command: str, tmp_path: Path) -> None:
@@ -202,11 +222,33 @@ def check(command: str, tmp_path: Path) -> None:
         assert said in done.stdout
 
 
+def trade(command: str, tmp_path: Path) -> None:
+    """See the bot say what the front page says."""
+    (said,) = re.findall(r"It says `(.*?)`", PAGES[FRONT])
+    with LocalExchange(scenario="calm") as exchange:
+        # With the empty section of the page.
+        a_bots_folder(tmp_path, exchange, isolated_margin={})
+        process = subprocess.Popen(
+            [sys.executable, "-m", *shlex.split(command)],
+            cwd=tmp_path,
+            env=without_own_settings() | {"COLUMNS": "1000"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            assert process.stdout
+            assert any(said in line for line in process.stdout)
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
 def init(command: str, tmp_path: Path) -> None:
     """See the section written into a configuration that has none, and the strategy's lines named."""
     folder = tmp_path / "user_data" / "strategies"
     folder.mkdir(parents=True)
-    plain = blocks("python")[0].replace("IsolatedMarginMixin, ", "", 1)
+    plain = MY_STRATEGY.replace("IsolatedMarginMixin, ", "", 1)
     (folder / "my_strategy.py").write_text(plain.replace("from freqtrade_isolated_margin", "# from", 1))
     config = config_for(None, ["BTC/USDT"])
     del config["isolated_margin"]
@@ -262,6 +304,7 @@ HOW_IT_IS_RUN: dict[str, Callable[[str, Path], None]] = {
     "make soak": longer,
     "make fault-matrix": longer,
     "make bench": longer,
+    "freqtrade trade -c user_data/config.json --strategy MyStrategy": trade,
     "pip install .": pip_install,
     "pip install '.[postgresql]'": pip_install,
     "pip install '.[plot]'": pip_install,
@@ -275,25 +318,29 @@ HOW_IT_IS_RUN: dict[str, Callable[[str, Path], None]] = {
     "freqtrade-isolated-margin status -c user_data/config.json BTC/USDT ETH/USDT": status_of_pairs,
     "freqtrade-isolated-margin status -c user_data/config.json --json": status_as_json,
     "freqtrade-isolated-margin status -c user_data/config.json --strategy MyStrategy": status_with_strategy,
-    "freqtrade-isolated-margin check -c user_data/config.json": check,
+    "freqtrade-isolated-margin check -c user_data/config.json --strategy MyStrategy": check,
     "freqtrade-isolated-margin exchange --port 8123 --scenario fall": local_exchange,
 }
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_does_what_the_readme_says(command: str, tmp_path: Path) -> None:
-    """Every command of the README works; one that is not known here fails."""
+def test_a_command_does_what_its_page_says(command: str, tmp_path: Path) -> None:
+    """Every command of every page works; one that is not known here fails."""
     HOW_IT_IS_RUN[command](command, tmp_path)
 
 
-@pytest.mark.parametrize("snippet", blocks("python"))
-def test_a_strategy_of_the_readme_is_guarded(snippet: str, tmp_path: Path) -> None:
-    """Every strategy of the README is found by freqtrade's resolver, and passes the guard's own check."""
+@pytest.mark.parametrize("snippet", snippets("python"), ids=str)
+def test_the_python_of_a_page_works(snippet: Snippet, tmp_path: Path) -> None:
+    """Every strategy is found by freqtrade's resolver and passes the guard's own check; the rest runs."""
+    names = re.findall(r"^class (\w+)\(", snippet.text, re.MULTILINE)
+    if not names:
+        exec(compile(snippet.text, snippet.page, "exec"), {})
+        return
     folder = tmp_path / "strategies"
     folder.mkdir()
-    (folder / "snippet.py").write_text(snippet)
-    (name,) = re.findall(r"class (\w+)\(", snippet)
+    (folder / "snippet.py").write_text(snippet.text)
+    (name,) = names
     config = {"user_data_dir": tmp_path, "strategy": name, "runmode": RunMode.BACKTEST, "exchange": {}}
     strategy = StrategyResolver.load_strategy(config)
     strategy.ft_bot_start()
@@ -301,15 +348,64 @@ def test_a_strategy_of_the_readme_is_guarded(snippet: str, tmp_path: Path) -> No
     assert isinstance(strategy.protections, list)
 
 
-@pytest.mark.parametrize("snippet", [block for block in blocks("json") if SECTION in block])
-def test_a_section_of_the_readme_is_valid(snippet: str) -> None:
-    """Every section of the README is taken as it stands."""
-    Settings.load(json.loads(snippet)[SECTION])
+@pytest.mark.parametrize("snippet", snippets("json"), ids=str)
+def test_the_json_of_a_page_is_valid(snippet: Snippet) -> None:
+    """Every section is taken as it stands; the one configuration without it is that of the local exchange."""
+    config = json.loads(snippet.text)
+    if SECTION in config:
+        Settings.load(config[SECTION])
+    else:
+        assert config == redirection()
+
+
+@pytest.mark.parametrize("snippet", snippets("dockerfile"), ids=str)
+def test_the_docker_lines_name_what_there_is(snippet: Snippet) -> None:
+    """The Dockerfile is freqtrade's image and the two lines that add the package."""
+    assert [line.split()[0] for line in snippet.text.splitlines()] == ["FROM", "COPY", "RUN"]
+    assert "pip install" in snippet.text
+
+
+def verdicts() -> list[str]:
+    """The verdicts of the front page: two accounts whose levels it names, and one without debt."""
+    accounts = {
+        "SOL/USDT": {"base_total": "12.201", "quote_debt": 1000, "index": 100},
+        "ETH/USDT": {"base_total": 17, "quote_debt": 1000, "index": 100},
+        "BTC/USDT": {"base_total": 1},
+    }
+    return [
+        str(decide(pair, Side.LONG, Reading(builders.account(**contents)), Rules(), 60))
+        for pair, contents in accounts.items()
+    ]
+
+
+def messages() -> list[str]:
+    """The message of a pair whose account is at level 1.2, liquidated at 1.15, when it is first seen."""
+    read = builders.account(base_total=12, quote_debt=1000, index=100, ratio="1.15", status="NORMAL")
+    decision = decide("SOL/USDT", Side.LONG, Reading(read), Rules(), 60)
+    return Alerts(Settings()).look([(decision, read)], 0.0)
+
+
+WHAT_IS_PRINTED: dict[str, Callable[[], list[str]]] = {FRONT: verdicts, "docs/messages.md": messages}
+
+
+@pytest.mark.parametrize("snippet", snippets("text"), ids=str)
+def test_what_a_page_shows_is_what_is_printed(snippet: Snippet) -> None:
+    """The lines that a page shows come out of the package, word by word."""
+    assert snippet.text.splitlines() == WHAT_IS_PRINTED[snippet.page]()
+
+
+def test_no_snippet_of_any_page_is_left_out() -> None:
+    """Each block is in a language that a test takes, each console line is a command, and no fence is odd."""
+    tested = {"console", "python", "json", "dockerfile", "text", "mermaid"}
+    assert {found.language for found in SNIPPETS} <= tested
+    assert all(line.startswith("$ ") for line in LINES)
+    fences = re.findall(r"^\s*(?:```|~~~)", "\n".join(PAGES.values()), re.MULTILINE)
+    assert len(fences) == 2 * len(SNIPPETS)
 
 
 def test_the_table_of_settings_has_every_setting_and_its_default() -> None:
-    """The README's table names all settings and the defaults that are in force."""
-    rows = re.findall(r"^\| `([a-z_.]+)` \| `(.*?)` \|", README, re.MULTILINE)
+    """The table names all settings and the defaults that are in force."""
+    rows = re.findall(r"^\| `([a-z_.]+)` \| `(.*?)` \|", PAGES["docs/settings.md"], re.MULTILINE)
     section: dict[str, Any] = {}
     for name, default in rows:
         at = section
@@ -330,8 +426,83 @@ def _names(section: dict[str, Any], above: str = "") -> set[str]:
     return names
 
 
-def test_the_docker_lines_name_what_there_is() -> None:
-    """The Dockerfile of the README is freqtrade's image and the two lines that add the package."""
-    (dockerfile,) = blocks("dockerfile")
-    assert [line.split()[0] for line in dockerfile.splitlines()] == ["FROM", "COPY", "RUN"]
-    assert "pip install" in dockerfile
+# ----- between the pages
+
+
+def prose(text: str) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def links(text: str) -> list[str]:
+    """Return what a page's links and pictures lead to."""
+    return re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(text)))
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """Every link within the project names a file that is there, and a heading in it; others are https."""
+    for link in links(PAGES[page]):
+        if "://" in link:
+            assert link.startswith("https://")
+            continue
+        path, _, anchor = link.partition("#")
+        file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert file.is_relative_to(ROOT), link
+        assert file.is_file(), link
+        if anchor:
+            assert anchor in anchors(PAGES[str(file.relative_to(ROOT))]), link
+
+
+def test_the_front_page_leads_to_every_page() -> None:
+    """Whoever starts there finds all of them."""
+    assert set(links(PAGES[FRONT])) >= PAGES.keys() - {FRONT}
+
+
+def rooms() -> set[str]:
+    """Return the rooms of the package."""
+    return {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
+
+
+def imports(room: str) -> Iterator[str]:
+    """Return the other rooms that a room's modules import when they run, wherever in them that is."""
+    for file in (PACKAGE / room).rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        # What is imported for a type alone never runs.
+        typing = {
+            inner
+            for block in ast.walk(tree)
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+            for inner in ast.walk(block)
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or node in typing:
+                continue
+            for name in node.names:
+                parts = f"{node.module}.{name.name}".split(".")
+                if not node.level and parts[0] == PACKAGE.name and parts[1] in rooms() - {room}:
+                    yield parts[1]
+
+
+def below(room: str, drawn: dict[str, set[str]]) -> set[str]:
+    """Return the rooms to which arrows lead from a room."""
+    return drawn[room].union(*(below(other, drawn) for other in drawn[room]))
+
+
+def test_the_picture_of_the_rooms_is_true() -> None:
+    """It has every room, each of its arrows is an import, and it leads to all else that a room imports."""
+    (picture,) = [found.text for found in snippets("mermaid")]
+    assert set(re.findall(r"^    (\w+)\[", picture, re.MULTILINE)) == rooms()
+    drawn: dict[str, set[str]] = defaultdict(set)
+    for upper, lower in re.findall(r"^    (\w+) --> (\w+)$", picture, re.MULTILINE):
+        drawn[upper].add(lower)
+    for room in rooms():
+        found = set(imports(room))
+        assert drawn[room] <= found, room
+        assert found <= below(room, drawn), room
