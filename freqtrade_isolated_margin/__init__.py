@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .account.records import PairAccount as PairAccount
     from .binance.adapter import IsolatedMarginAdapter as IsolatedMarginAdapter
+    from .hosts.columns import COLUMNS as COLUMNS
+    from .hosts.columns import PLOT_CONFIG as PLOT_CONFIG
     from .hosts.mixin import IsolatedMarginMixin as IsolatedMarginMixin
     from .hosts.protection import MarginLevelGuard as MarginLevelGuard
     from .rules.decide import EntryDecision as EntryDecision
@@ -14,10 +16,12 @@ __version__ = "0.1.0"
 
 # Loaded when first used: a command must not pay for freqtrade's strategy module.
 _MODULES = {
+    "COLUMNS": "hosts.columns",
     "EntryDecision": "rules.decide",
     "IsolatedMarginAdapter": "binance.adapter",
     "IsolatedMarginMixin": "hosts.mixin",
     "MarginLevelGuard": "hosts.protection",
+    "PLOT_CONFIG": "hosts.columns",
     "PairAccount": "account.records",
 }
 __all__ = sorted(_MODULES)  # noqa: PLE0605 - a list of strings

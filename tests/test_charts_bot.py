@@ -43,6 +43,8 @@ class Tested(IsolatedMarginMixin, Base, IStrategy):
         log.info("LOOP")
 
     def populate_indicators(self, dataframe, metadata):
+        columns = self.margin_columns(dataframe, metadata["pair"], "margin_level", "margin_stake_factor")
+        dataframe = dataframe.join(columns)
         dataframe["mine"] = dataframe["margin_level"] + 1
         return dataframe
 
@@ -249,7 +251,7 @@ def test_freqtrades_web_server_shows_what_was_recorded(exchange: LocalExchange, 
 def test_a_strategy_that_uses_the_columns_backtests(
     exchange: LocalExchange, tmp_path: Path, *, recorded: bool
 ) -> None:
-    """They are there and empty, whether there is a history or not."""
+    """They are empty, whether there is a history or not."""
     if recorded:
         config = recorded_day(tmp_path)
     else:
@@ -259,8 +261,8 @@ def test_a_strategy_that_uses_the_columns_backtests(
     strategy = (
         FIVE.replace('log.info("LOOP")', "pass")
         .replace(
-            "return dataframe",
-            'log.info("KNOWN %s", dataframe["margin_level"].notna().sum())\n        return dataframe',
+            "        return dataframe",
+            '        log.info("KNOWN %s", dataframe["margin_level"].notna().sum())\n        return dataframe',
             1,
         )
         .replace("minimal_roi = {}", "")

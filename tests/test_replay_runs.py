@@ -278,7 +278,8 @@ def test_recursive_analysis_runs(exchange: LocalExchange, tmp_path: Path) -> Non
     startup_candle_count = 10
 
     def populate_indicators(self, dataframe, metadata):
-        dataframe["mine"] = dataframe["margin_level"] + dataframe["margin_stake_factor"]
+        known = self.margin_columns(dataframe, metadata["pair"])
+        dataframe["mine"] = known["margin_level"] + known["margin_stake_factor"]
         return dataframe
 """
     )

@@ -24,6 +24,7 @@ from freqtrade_isolated_margin.commands.configuration import (
     whitelist,
 )
 from freqtrade_isolated_margin.commands.sources import Pairs, kind_of, reader_maker
+from freqtrade_isolated_margin.commands.terminal import output
 from freqtrade_isolated_margin.errors import IsolatedMarginError, SettingsError
 from freqtrade_isolated_margin.hosts.wiring import build_adapter, check_funding, credentials_of, own_key_id
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Rule, decide, plain
@@ -71,14 +72,14 @@ _STYLES = {State.OK: "green", State.WARNING: "yellow", State.FAILURE: "bold red"
 
 
 def _print(finding: Finding) -> None:
-    from rich.console import Console  # noqa: PLC0415 - not for --json
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415 - not for --json
 
     line = Text(f"{finding.state:8}", _STYLES[finding.state])
     line.append(f"{finding.what}: {finding.found}", "")
-    Console().print(line, soft_wrap=True)
+    console = output()
+    console.print(line, soft_wrap=True)
     if finding.advice:
-        Console().print(Text(f"        → {finding.advice}", "dim"), soft_wrap=True)
+        console.print(Text(f"        → {finding.advice}", "dim"), soft_wrap=True)
 
 
 @dataclass

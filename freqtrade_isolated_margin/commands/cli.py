@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from freqtrade_isolated_margin import __version__
+from freqtrade_isolated_margin.commands.terminal import print_anything, print_error, print_unexpected
+from freqtrade_isolated_margin.errors import IsolatedMarginError
+
+FAILED = 2
+"""The exit status of a command that could not do what it was asked for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments`, by default those of the process; return the exit status."""
+    print_anything()
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = _parser()
     # freqtrade's options take a moment to load, so only the command that is asked for gets its own.
@@ -19,14 +28,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             add_arguments(subparser)
     parsed = parser.parse_args(words)
     run: Callable[[argparse.Namespace], int] = parsed.run
+    as_json = bool(getattr(parsed, "json", False))
     try:
-        return run(parsed)
+        status = run(parsed)
+        # Here, so that a full disk is said as well.
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # Whoever reads the output has seen enough (`… | head`).
-        sys.stderr.close()
+        _discard_output()
         return 0
+    except IsolatedMarginError as error:
+        print_error(error, as_json=as_json)
+        return FAILED
+    except Exception as error:  # noqa: BLE001 - no command ends with a traceback
+        print_unexpected(error, as_json=as_json)
+        _discard_output()
+        return FAILED
+    return status
+
+
+def _discard_output() -> None:
+    """Let the end of the process not try once more to write what cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 _AddArguments = Callable[[argparse.ArgumentParser], None]

@@ -36,6 +36,7 @@ from freqtrade_isolated_margin.account.records import PairAccount, parse_answer
 from freqtrade_isolated_margin.account.tiers import Tier, tier_ratios
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.binance.credentials import Credentials
+from freqtrade_isolated_margin.commands.terminal import output
 from freqtrade_isolated_margin.errors import IsolatedMarginError
 from freqtrade_isolated_margin.localexchange import LocalExchange
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Reading, decide, plain
@@ -52,7 +53,7 @@ _LOCK_SECONDS = 10.0
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; 0 only if freqtrade did what the verdicts said."""
-    console = Console()
+    console = output()
     user_data = Path(arguments.userdir)
     config_file = user_data / "config.json"
     if not config_file.is_file():
@@ -75,7 +76,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _play(console: Console, config_file: Path, folder: Path, seconds: float) -> int:
-    settings_config = json.loads(config_file.read_text())
+    settings_config = json.loads(config_file.read_text(encoding="utf-8"))
     settings = Settings.load(settings_config.get(SECTION))
     with LocalExchange(scenario="fall") as exchange:
         watcher = Watcher(exchange, settings)
@@ -132,7 +133,7 @@ class Bot:
 
     def log_tail(self) -> str:
         """Return the last lines that it printed."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
 
     def ask(self, what: str) -> Any:  # noqa: ANN401 - JSON
         """Ask its REST API."""
@@ -174,7 +175,7 @@ def _bot(config_file: Path, folder: Path, exchange: LocalExchange) -> Iterator[B
     port, password = free_port(), secrets.token_urlsafe(24)
     overlay = folder / "redirect.json"
     overlay.touch(mode=0o600)
-    overlay.write_text(json.dumps(_overlay(folder, exchange, port, password)))
+    overlay.write_text(json.dumps(_overlay(folder, exchange, port, password)), encoding="utf-8")
     bot: Bot | None = None
     command = [
         *(sys.executable, "-m", "freqtrade", "trade"),

@@ -49,12 +49,12 @@ def write_day(console: Console, user_data: Path, folder: Path) -> int:
     if folder.exists():
         console.print(f"{folder} exists already; give the name of a new folder.", soft_wrap=True)
         return 2
-    whole = json.loads((user_data / "config.json").read_text())
+    whole = json.loads((user_data / "config.json").read_text(encoding="utf-8"))
     folder.mkdir(parents=True)
     shutil.copytree(
         user_data / "strategies", folder / "strategies", ignore=shutil.ignore_patterns("__pycache__")
     )
-    (folder / "config.json").write_text(json.dumps(_config(whole), indent=4) + "\n")
+    (folder / "config.json").write_text(json.dumps(_config(whole), indent=4) + "\n", encoding="utf-8")
     day = Day(SCENARIOS["fall"], whole["exchange"]["pair_whitelist"])
     day.write_candles(folder / "data" / "binance")
     history = History(f"sqlite:///{folder / DEFAULT_FILE}")

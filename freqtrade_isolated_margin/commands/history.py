@@ -16,8 +16,7 @@ from freqtrade_isolated_margin.account.records import Absent, PairAccount, Unrea
 from freqtrade_isolated_margin.binance.clock import milliseconds, moment
 from freqtrade_isolated_margin.commands.configuration import load_config, load_settings
 from freqtrade_isolated_margin.commands.periods import parse_since
-from freqtrade_isolated_margin.commands.terminal import output, print_error, progress
-from freqtrade_isolated_margin.errors import IsolatedMarginError
+from freqtrade_isolated_margin.commands.terminal import output, progress
 from freqtrade_isolated_margin.history.asking import Decided, History, Recorded, open_history
 from freqtrade_isolated_margin.history.tables import ROW_SECONDS
 from freqtrade_isolated_margin.hosts.wiring import own_key_id
@@ -26,7 +25,7 @@ from freqtrade_isolated_margin.rules.settings import spot_pair
 
 QUIET_MINUTES = 15
 """Where nothing changes, the table has a line of a pair no more often than this."""
-EXIT_SHOWN, EXIT_ERROR = 0, 2
+EXIT_SHOWN = 0
 
 ACCOUNT_FIELDS = (
     "time",
@@ -75,22 +74,6 @@ class Period(NamedTuple):
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
-    try:
-        _show(arguments)
-    except IsolatedMarginError as error:
-        print_error(error, as_json=arguments.json)
-        return EXIT_ERROR
-    except BrokenPipeError:
-        # Whoever reads the output has seen enough.
-        raise
-    except Exception as error:  # noqa: BLE001 - a traceback could hold the database's URL
-        unexpected = IsolatedMarginError(f"the history cannot be shown ({type(error).__name__})")
-        print_error(unexpected, as_json=arguments.json)
-        return EXIT_ERROR
-    return EXIT_SHOWN
-
-
-def _show(arguments: argparse.Namespace) -> None:
     now = datetime.now(UTC)
     since = parse_since(arguments.since, now)
     config = load_config(arguments)
@@ -109,6 +92,7 @@ def _show(arguments: argparse.Namespace) -> None:
             _print_table(period)
     finally:
         history.close()
+    return EXIT_SHOWN
 
 
 # ----- all of it

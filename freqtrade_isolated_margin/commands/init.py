@@ -22,12 +22,11 @@ from typing import Any, NamedTuple
 
 from freqtrade_isolated_margin.binance.credentials import ENV_KEY, ENV_SECRET
 from freqtrade_isolated_margin.commands.configuration import default_config
-from freqtrade_isolated_margin.commands.terminal import print_error
-from freqtrade_isolated_margin.errors import IsolatedMarginError, SettingsError
+from freqtrade_isolated_margin.errors import SettingsError
 from freqtrade_isolated_margin.rules.rules import StrictSettings
 from freqtrade_isolated_margin.rules.settings import SECTION, Settings
 
-EXIT_DONE, EXIT_ERROR = 0, 2
+EXIT_DONE = 0
 
 _MIXIN = "IsolatedMarginMixin"
 _PACKAGE = "freqtrade_isolated_margin"
@@ -62,20 +61,16 @@ WORDS: dict[str, str] = {
     "alerts.room_left": "share of the liquidation distance at the last message at which there is another",
     "alerts.calm_above": "times as far as its limit at which a better figure is told at once",
     "alerts.settle_seconds": "seconds after which a better figure is told although it is closer",
-    "charts": "whether the dataframe carries the accounts, and charts show them",
+    "charts": "whether charts show the accounts over time",
     "backtest": '"off", or "replay" to guard backtests from the history',
     "pairs": 'changes of the rules for single pairs, as {"BTC/USDT": {"margin_level": {"block_below": 1.4}}}',
 }
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; return its exit status: 0, or 2 where nothing could be done."""
-    try:
-        for line in _initialised(arguments):
-            print(line)  # noqa: T201 - the command's output
-    except IsolatedMarginError as error:
-        print_error(error)
-        return EXIT_ERROR
+    """Run the command; return its exit status."""
+    for line in _initialised(arguments):
+        print(line)  # noqa: T201 - the command's output
     return EXIT_DONE
 
 

@@ -17,8 +17,8 @@ from freqtrade_isolated_margin.account.records import PairAccount
 from freqtrade_isolated_margin.binance.clock import milliseconds, moment
 from freqtrade_isolated_margin.commands.configuration import load_config, load_settings
 from freqtrade_isolated_margin.commands.periods import parse_since
-from freqtrade_isolated_margin.commands.terminal import busy, print_error
-from freqtrade_isolated_margin.errors import IsolatedMarginError, SettingsError
+from freqtrade_isolated_margin.commands.terminal import busy
+from freqtrade_isolated_margin.errors import SettingsError
 from freqtrade_isolated_margin.history.asking import History, Recorded, open_history
 from freqtrade_isolated_margin.history.blocks import STANDS_MS, decisions_of
 from freqtrade_isolated_margin.history.tables import HistoryError
@@ -26,7 +26,7 @@ from freqtrade_isolated_margin.hosts.wiring import bot_name, own_key_id
 from freqtrade_isolated_margin.rules.decide import Outcome
 from freqtrade_isolated_margin.rules.settings import Settings, spot_pair
 
-EXIT_DONE, EXIT_ERROR = 0, 2
+EXIT_DONE = 0
 MOST_POINTS = 2000
 """So many moments are drawn at most: more than a screen is wide."""
 
@@ -165,25 +165,18 @@ SHADE_LABELS = {Outcome.SHRINK: "entries shrunk", Outcome.BLOCK: "entries blocke
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
-    try:
-        pair = spot_pair(arguments.pair)
-        path = _asked_path(arguments.output)
-        since = parse_since(arguments.since, datetime.now(UTC))
-        config = load_config(arguments)
-        if arguments.db_url:
-            config["db_url"] = arguments.db_url
-        settings = load_settings(config, arguments.strategy)
-        path = path or _default_path(config, pair)
-        with busy("Reading the history"):
-            chart = load_chart(config, settings, pair, since)
-        with busy("Drawing"):
-            _draw(chart, path, LOOKS[arguments.theme])
-    except IsolatedMarginError as error:
-        print_error(error)
-        return EXIT_ERROR
-    except Exception as error:  # noqa: BLE001 - a traceback could hold the URL of a database
-        print(f"error: the chart cannot be drawn ({type(error).__name__})", file=sys.stderr)  # noqa: T201
-        return EXIT_ERROR
+    pair = spot_pair(arguments.pair)
+    path = _asked_path(arguments.output)
+    since = parse_since(arguments.since, datetime.now(UTC))
+    config = load_config(arguments)
+    if arguments.db_url:
+        config["db_url"] = arguments.db_url
+    settings = load_settings(config, arguments.strategy)
+    path = path or _default_path(config, pair)
+    with busy("Reading the history"):
+        chart = load_chart(config, settings, pair, since)
+    with busy("Drawing"):
+        _draw(chart, path, LOOKS[arguments.theme])
     print(path)  # noqa: T201 - the command's output
     return EXIT_DONE
 

@@ -14,13 +14,12 @@ from freqtrade_isolated_margin.binance.clock import Moment
 from freqtrade_isolated_margin.binance.reader import PATIENCE_SECONDS, Snapshot, within
 from freqtrade_isolated_margin.commands.configuration import load_config, load_settings
 from freqtrade_isolated_margin.commands.sources import Pairs, kind_of, reader_maker
-from freqtrade_isolated_margin.commands.terminal import output, print_error
-from freqtrade_isolated_margin.errors import IsolatedMarginError
+from freqtrade_isolated_margin.commands.terminal import output
 from freqtrade_isolated_margin.hosts.wiring import check_funding
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, decide, plain
 from freqtrade_isolated_margin.rules.settings import Settings
 
-EXIT_FREE, EXIT_BLOCKED, EXIT_ERROR = 0, 1, 2
+EXIT_FREE, EXIT_BLOCKED = 0, 1
 
 
 class Line(NamedTuple):
@@ -34,18 +33,10 @@ class Line(NamedTuple):
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
-    try:
-        config = load_config(arguments)
-        settings = load_settings(config, arguments.strategy)
-        check_funding(config, settings)
-        snapshot, pairs = within(PATIENCE_SECONDS, lambda: _read(config, settings, arguments.pairs))
-    except IsolatedMarginError as error:
-        print_error(error, as_json=arguments.json)
-        return EXIT_ERROR
-    except Exception as error:  # noqa: BLE001 - a traceback's exit status would say that a pair is blocked
-        unexpected = IsolatedMarginError(f"the accounts cannot be shown ({type(error).__name__})")
-        print_error(unexpected, as_json=arguments.json)
-        return EXIT_ERROR
+    config = load_config(arguments)
+    settings = load_settings(config, arguments.strategy)
+    check_funding(config, settings)
+    snapshot, pairs = within(PATIENCE_SECONDS, lambda: _read(config, settings, arguments.pairs))
     lines = [_line(pair, snapshot, settings, Side(arguments.side)) for pair in pairs]
     if arguments.json:
         print(json.dumps(_as_json(snapshot, lines), indent=1))  # noqa: T201 - the command's output

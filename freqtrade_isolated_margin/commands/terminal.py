@@ -1,10 +1,13 @@
-"""What the commands print on: a table as wide as there is room; on a terminal also how far long work is."""
+"""What the commands print on: any terminal, a table as wide as there is room, how far long work is."""
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,13 +20,49 @@ if TYPE_CHECKING:
 
 _STEPS = 200
 _WITHOUT_TERMINAL = 160
+# What a terminal without these gets instead; anything else that it cannot print becomes a question mark.
+_INSTEAD = str.maketrans(
+    {
+        "≥": ">=", "≤": "<=", "→": "->", "←": "<-", "×": "x", "…": "...", "–": "-", "—": "-", "−": "-",
+        "·": "-", "•": "*", "█": "#", "▄": "#", "▀": "#", "░": ".", "▌": "#", "▐": "#", "²": "2", "✓": "ok",
+    }
+)  # fmt: skip
 
 
-def output() -> Console:
-    """Return the standard output, as wide as a table needs it where it is no terminal."""
-    from rich.console import Console  # noqa: PLC0415 - only where a table is printed
+def print_anything() -> None:
+    """Let the standard streams replace what they cannot print, instead of ending the command."""
+    codecs.register_error("freqtrade_isolated_margin", _replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="freqtrade_isolated_margin")
 
-    console = Console()
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    part = error.object[error.start : error.end].translate(_INSTEAD)
+    # What stands for a character may itself be one that this terminal does not have.
+    return part.encode("ascii", "replace").decode("ascii"), error.end
+
+
+def print_unexpected(error: Exception, *, as_json: bool = False) -> None:
+    """Say on one line what ended a command unforeseen, without its words: they may hold a secret."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f" ({os.path.basename(place[0].filename)}:{place[0].lineno})" if place else ""  # noqa: PTH119
+    reason = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    print_error(IsolatedMarginError(f"unexpected {type(error).__name__}{where}{reason}"), as_json=as_json)
+
+
+def output(*, stderr: bool = False) -> Console:
+    """Return the standard output, or the other, as wide as a table needs it where it is no terminal."""
+    from rich.console import Console  # noqa: PLC0415 - only where something is drawn
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the command: rich would end the process with the status of a blocked pair."""
+            raise BrokenPipeError
+
+    console = Output(stderr=stderr)
     if not (console.is_terminal or "COLUMNS" in os.environ):
         console.width = _WITHOUT_TERMINAL
     return console
@@ -42,10 +81,14 @@ def print_error(error: IsolatedMarginError, *, as_json: bool = False) -> None:
 @contextmanager
 def progress(what: str, start: float, end: float) -> Iterator[Callable[[float], None]]:
     """Show a bar while the block runs; what it yields is to be told how far from `start` to `end` one is."""
-    from rich.console import Console  # noqa: PLC0415 - only where it is shown
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415 - only where it is shown
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    console = Console(stderr=True)
+    console = output(stderr=True)
     columns = TextColumn(what), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=end - start)
@@ -65,9 +108,7 @@ def progress(what: str, start: float, end: float) -> Iterator[Callable[[float], 
 @contextmanager
 def busy(what: str) -> Iterator[None]:
     """Show that something is done while the block runs, of which nobody knows how long it takes."""
-    from rich.console import Console  # noqa: PLC0415 - as above
-
-    console = Console(stderr=True)
+    console = output(stderr=True)
     if not console.is_terminal:
         yield
         return

@@ -26,8 +26,7 @@ from freqtrade_isolated_margin.binance.reader import Snapshot
 from freqtrade_isolated_margin.commands.board import SECONDS_KEPT, Levels, Order, Sample, View, draw, row_of
 from freqtrade_isolated_margin.commands.configuration import load_config, load_settings
 from freqtrade_isolated_margin.commands.sources import Pairs, reader_maker
-from freqtrade_isolated_margin.commands.terminal import print_error
-from freqtrade_isolated_margin.errors import IsolatedMarginError, SettingsError
+from freqtrade_isolated_margin.errors import SettingsError
 from freqtrade_isolated_margin.guard.guard import Guard
 from freqtrade_isolated_margin.guard.monitor import Monitor
 from freqtrade_isolated_margin.history.asking import open_history
@@ -39,7 +38,7 @@ from freqtrade_isolated_margin.rules.settings import Settings, spot_pair
 logger = logging.getLogger(__name__)
 
 
-EXIT_ENDED, EXIT_ERROR = 0, 2
+EXIT_ENDED = 0
 _TICK_SECONDS = 0.5
 # A request that is under way when somebody wants to leave is not worth waiting for.
 _LEAVE_SECONDS = 0.2
@@ -49,26 +48,17 @@ _LINES_HELD = 20
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
-    try:
-        config = load_config(arguments)
-        settings = load_settings(config, arguments.strategy)
-        watch = Watch(config, settings, arguments.pairs, Side(arguments.side))
-        with _signals(signal.SIGINT, signal.SIGTERM, signal.SIGWINCH, signal.SIGTSTP) as signals:
-            try:
-                if _is_full_screen():
-                    _show(watch, signals)
-                else:
-                    _tell(watch, signals)
-            finally:
-                watch.close()
-    except IsolatedMarginError as error:
-        print_error(error)
-        return EXIT_ERROR
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # noqa: BLE001 - as `status` does
-        print_error(IsolatedMarginError(f"the accounts cannot be shown ({type(error).__name__})"))
-        return EXIT_ERROR
+    config = load_config(arguments)
+    settings = load_settings(config, arguments.strategy)
+    watch = Watch(config, settings, arguments.pairs, Side(arguments.side))
+    with _signals(signal.SIGINT, signal.SIGTERM, signal.SIGWINCH, signal.SIGTSTP) as signals:
+        try:
+            if _is_full_screen():
+                _show(watch, signals)
+            else:
+                _tell(watch, signals)
+        finally:
+            watch.close()
     return EXIT_ENDED
 
 

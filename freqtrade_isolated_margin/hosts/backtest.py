@@ -16,7 +16,6 @@ from pandas import DataFrame
 
 from freqtrade_isolated_margin.binance.clock import moment
 from freqtrade_isolated_margin.errors import IsolatedMarginError
-from freqtrade_isolated_margin.guard.judge import say_once
 from freqtrade_isolated_margin.hosts.charts import opens_of
 from freqtrade_isolated_margin.hosts.replay import Replay, fingerprint
 from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy, settings_of
@@ -62,14 +61,6 @@ def load_whole_backtest(strategy: GuardedStrategy, judge: Replay, data: Mapping[
                 "The isolated margin history covers %s of %s; entries in the others are refused.",
                 share_of, ", ".join(pairs),
             )  # fmt: skip
-
-
-def load_chart(strategy: GuardedStrategy, charts: Replay, dataframe: DataFrame, pair: str) -> None:
-    """Look up the accounts of the candles of a chart; without them it is drawn all the same."""
-    try:
-        charts.load({pair: opens_of(dataframe)}, timeframe_to_seconds(strategy.timeframe) * 1000)
-    except IsolatedMarginError as error:
-        say_once(f"No isolated margin accounts in the charts: {error}.")
 
 
 def name_history(strategy: GuardedStrategy) -> None:

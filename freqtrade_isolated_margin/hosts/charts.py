@@ -6,7 +6,6 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from itertools import repeat
 from math import nan
 from typing import Any, cast
 
@@ -16,14 +15,13 @@ from freqtrade.exchange import timeframe_to_seconds
 from pandas import DataFrame
 
 from freqtrade_isolated_margin.guard import inside
+from freqtrade_isolated_margin.guard.judge import say_once
+from freqtrade_isolated_margin.history.tables import HistoryError
 from freqtrade_isolated_margin.hosts.columns import COLUMNS, Values, merged_plot_config, shaded
 from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy, settings_of
 
 logger = logging.getLogger(__name__)
-
-
-# ----- charts
 
 
 def wants_charts(strategy: GuardedStrategy) -> bool:
@@ -46,19 +44,31 @@ def opens_of(dataframe: DataFrame) -> list[int]:
     return opens
 
 
-def add_columns(strategy: GuardedStrategy, dataframe: DataFrame, pair: str) -> None:
-    """Add `COLUMNS`: what was known at each candle's close, NaN where nothing was."""
+def columns_of(strategy: GuardedStrategy, dataframe: DataFrame, pair: str) -> DataFrame:
+    """Return `COLUMNS` for the candles of a dataframe: what was known at each close, or NaN."""
     values: list[Values] = []
+    charts = strategy._margin_charts
     try:
-        if strategy._margin_charts:
+        if charts:
             length = timeframe_to_seconds(strategy.timeframe) * 1000
-            values = strategy._margin_charts.values(pair, [opened + length for opened in opens_of(dataframe)])
+            opens = opens_of(dataframe)
+            if isinstance(charts, Replay):
+                charts.load({pair: opens}, length)
+            values = charts.values(pair, [opened + length for opened in opens])
+    except HistoryError as error:
+        say_once(f"No isolated margin accounts in the charts: {error}.")
     except Exception:
         logger.exception("The isolated margin columns of %s are left empty.", pair)
-    columns = zip(*values, strict=True) if values else repeat(nan)
-    for name, column in zip(COLUMNS, columns, strict=False):
-        # As an array: pandas would look at each number of a list.
-        dataframe[name] = np.array(column)
+    # As one array: pandas would look at each number of a list.
+    table = np.array(values) if values else np.full((len(dataframe), len(COLUMNS)), nan)
+    return DataFrame(table, index=dataframe.index, columns=list(COLUMNS))
+
+
+def show_columns(strategy: GuardedStrategy, dataframe: DataFrame, pair: str) -> None:
+    """Add the columns to a dataframe that is only shown, except for those that the strategy made itself."""
+    for name, column in columns_of(strategy, dataframe, pair).items():
+        if name not in dataframe.columns:
+            dataframe[name] = column
 
 
 class OwnPlotConfig:
@@ -79,21 +89,26 @@ class OwnPlotConfig:
 
 
 def annotated(inner: Any) -> Callable[..., list[Any]]:
-    """Return `plot_annotations` with shades over the candles in which entries were blocked, once."""
+    """Return `plot_annotations` with shades over the candles in which entries were blocked, once.
+
+    freqtrade asks for them when it is about to show a dataframe, in its API and in its web server. What it
+    hands over is the copy that it shows: the place to add the columns, where no strategy meets them.
+    """
 
     @functools.wraps(inner)
     def plot_annotations(self: GuardedStrategy, *args: Any, **kwargs: Any) -> list[Any]:
         with inside.chart:
             outermost = inside.chart.depth == 1
             own = inner.__get__(self, type(self))(*args, **kwargs)
-        charts = self._margin_charts
-        if not outermost or not charts or not wants_charts(self):
+        if not outermost or not wants_charts(self):
             return cast("list[Any]", own)
         try:
             dataframe, pair = kwargs["dataframe"], kwargs["pair"]
+            show_columns(self, dataframe, pair)
+            charts = self._margin_charts
             candles = list(zip(dataframe["date"].dt.to_pydatetime(), dataframe[COLUMNS[-1]], strict=True))
             length = timedelta(seconds=timeframe_to_seconds(self.timeframe))
-            return [*(own or ()), *shaded(candles, length, charts.blocked(pair))]
+            return [*(own or ()), *shaded(candles, length, charts.blocked(pair) if charts else [])]
         except Exception:
             logger.exception("The candles in which entries were blocked are not shaded.")
             return cast("list[Any]", own)

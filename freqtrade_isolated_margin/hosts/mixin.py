@@ -7,25 +7,21 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from freqtrade.enums import TRADE_MODES
+from freqtrade.enums import TRADE_MODES, RunMode
 from pandas import DataFrame
 
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import PairAccount
 from freqtrade_isolated_margin.guard.guard import Guard
 from freqtrade_isolated_margin.guard.judge import StandIn, say_once
-from freqtrade_isolated_margin.hosts.backtest import (
-    load_accounts,
-    load_chart,
-    load_whole_backtest,
-    name_history,
-)
+from freqtrade_isolated_margin.hosts.backtest import load_accounts, load_whole_backtest, name_history
 from freqtrade_isolated_margin.hosts.callbacks import HANDLERS, cleaning, guarded, guards
 from freqtrade_isolated_margin.hosts.charts import (
     OwnPlotConfig,
-    add_columns,
     annotated,
+    columns_of,
     opens_of,
+    show_columns,
     wants_charts,
 )
 from freqtrade_isolated_margin.hosts.columns import COLUMNS
@@ -75,6 +71,23 @@ class IsolatedMarginMixin(GuardedStrategy):
         """
         return judge_of(self).decision(pair, Side(side))
 
+    def margin_columns(self, dataframe: DataFrame, pair: str, *names: str) -> DataFrame:
+        """Return what was known of the pair's account at the close of each candle, to be joined to them.
+
+        The columns are `names`, or all of `COLUMNS`; they are NaN where nothing was known. The candles are of
+        the strategy's timeframe. Live they need ``charts``, in a backtest ``"backtest": "replay"``.
+
+        :raises ValueError: for a name that no column has.
+        """
+        unknown = [name for name in names if name not in COLUMNS]
+        if unknown:
+            raise ValueError(f"no margin column {', '.join(unknown)}; there are {', '.join(COLUMNS)}")
+        judge = self._margin_judge
+        if isinstance(judge, Replay):
+            # With the limits of this epoch of a hyperopt.
+            go_to(self, judge, judge.now)
+        return columns_of(self, dataframe, pair)[list(names or COLUMNS)]
+
     def margin_lock(self, pair: str, side: str, now: datetime) -> tuple[str, Rule] | None:
         """Return the sides on which `pair` should be locked now, and by which rule; None if on none."""
         judge = judge_of(self)
@@ -104,21 +117,17 @@ class IsolatedMarginMixin(GuardedStrategy):
         return super().advise_entry(dataframe, metadata)
 
     def advise_indicators(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
-        """Add the columns that charts show, before the strategy's own (freqtrade's hook)."""
+        """Make the strategy's indicators; a replay needs the candles' accounts by then (freqtrade's hook)."""
         if isinstance(self._margin_judge, Replay):
-            if self._margin_charts is self._margin_judge:
-                # Its columns are made with the limits of this epoch.
-                go_to(self, self._margin_judge, None)
             self._margin_judge.now = None
             load_accounts(self, self._margin_judge, {metadata["pair"]: opens_of(dataframe)})
-        if not wants_charts(self):
-            return super().advise_indicators(dataframe, metadata)
-        if isinstance(self._margin_charts, Replay) and self._margin_charts is not self._margin_judge:
-            load_chart(self, self._margin_charts, dataframe, metadata["pair"])
-        add_columns(self, dataframe, metadata["pair"])
-        analysed = super().advise_indicators(dataframe, metadata)
-        if not set(COLUMNS) <= set(analysed.columns):
-            add_columns(self, analysed, metadata["pair"])
+        return super().advise_indicators(dataframe, metadata)
+
+    def analyze_ticker(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
+        """Analyse a pair's candles; those of `plot-dataframe` are only drawn then (freqtrade's hook)."""
+        analysed = super().analyze_ticker(dataframe, metadata)
+        if self.config.get("runmode") == RunMode.PLOT and wants_charts(self):
+            show_columns(self, analysed, metadata["pair"])
         return analysed
 
     def ft_bot_start(self, **kwargs: Any) -> None:

@@ -6,8 +6,6 @@ import hashlib
 import logging
 import os
 import pickle
-import re
-import sys
 import tempfile
 import weakref
 from collections import Counter
@@ -15,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
@@ -264,35 +261,6 @@ class _Tally:
 def _copied(file: str) -> _Known:
     with open(file, "rb") as copy:  # noqa: PTH123 - as quick as it gets
         return cast("_Known", pickle.load(copy))  # noqa: S301 - this program has written it
-
-
-def names_any(words: Sequence[str], strategy: type, folder: str | os.PathLike[str] | None) -> bool:
-    """Whether one of `words` is in a strategy's file, in that of a parent, or in a loaded one near it.
-
-    Near are its own folder and `folder`, the user data. True where any of these cannot be read.
-    """
-    try:
-        own = Path(vars(strategy)["__file__"])
-        folders = [own.parent.resolve(), *([Path(folder).resolve()] if folder else [])]
-        # As texts: there are thousands of modules, and a path is slow to make.
-        near = tuple(f"{place}{os.sep}" for place in folders)
-        parents = {parent.__module__ for parent in strategy.__mro__}
-        files = {own}
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
-            if file and name.partition(".")[0] not in _NOT_OF_THE_USER:
-                is_near = file.startswith(near) or os.path.normpath(file).startswith(near)
-                if is_near or name in parents:
-                    files.add(Path(file))
-        sources = [_SETTING.sub("", file.read_text()) for file in files]
-    except (KeyError, OSError, ValueError):
-        return True
-    return any(word in source for source in sources for word in words)
-
-
-# A setting, and not the column of the same name.
-_SETTING = re.compile(r"""["']margin_level["']\s*:\s*\{\s*["'](?:block_below|full_above)["']""")
-_NOT_OF_THE_USER = {"freqtrade", __name__.partition(".")[0]}
 
 
 def fingerprint(settings: Settings, config: Mapping[str, Any], until: int | None) -> str:

@@ -13,8 +13,7 @@ from freqtrade.exchange import timeframe_to_seconds
 from freqtrade_isolated_margin.errors import IsolatedMarginError
 from freqtrade_isolated_margin.guard.judge import say_once
 from freqtrade_isolated_margin.hosts.candles import LiveCandles
-from freqtrade_isolated_margin.hosts.columns import COLUMNS
-from freqtrade_isolated_margin.hosts.replay import Replay, names_any
+from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy
 from freqtrade_isolated_margin.hosts.wiring import bot_name, build_guard, check_funding
 from freqtrade_isolated_margin.rules.settings import SECTION, Settings, in_both
@@ -65,22 +64,9 @@ def start_replay(strategy: GuardedStrategy, settings: Settings) -> None:
         say_once(
             f"The configuration's {both} win over the strategy's: as a parameter of hyperopt they do nothing."
         )
-    strategy._margin_judge = judge
+    strategy._margin_judge = strategy._margin_charts = judge
     if strategy.config.get("runmode") == RunMode.BACKTEST:
         judge.tell(type(strategy).__name__)
-    if _uses_columns(strategy):
-        strategy._margin_charts = judge
-    elif settings.charts:
-        say_once(f"The columns {', '.join(COLUMNS)} are left empty: the strategy names none of them.")
-
-
-def _uses_columns(strategy: GuardedStrategy) -> bool:
-    """Whether a backtest needs the columns: to judge every candle takes longer than all the rest of it."""
-    config = strategy.config
-    if config.get("runmode") not in (RunMode.BACKTEST, RunMode.HYPEROPT):
-        return True
-    keeps_all = config.get("export") == "signals" or config.get("freqai", {}).get("enabled", False)
-    return keeps_all or names_any(COLUMNS, type(strategy), config.get("user_data_dir"))
 
 
 def recorded_charts(strategy: GuardedStrategy, settings: Settings) -> Replay | None:

@@ -21,7 +21,6 @@ from freqtrade.configuration import Configuration
 from freqtrade.exceptions import DependencyException
 
 from freqtrade_isolated_margin.guard.guard import Guard
-from freqtrade_isolated_margin.hosts import mixin
 
 _FRESH_SECONDS = 30.0
 
@@ -32,7 +31,6 @@ class TimedBot:
     def __init__(self, config: str, folder: str, strategy: str) -> None:
         words = ["trade", "-c", config, "--userdir", folder, "--strategy", strategy]
         freqtradebot.strategy_safe_wrapper = self._timing(freqtradebot.strategy_safe_wrapper)
-        mixin.add_columns = self._timed(mixin.add_columns)
         self._part = 0.0
         self._entered: list[str] = []
         self._seen: object = None

@@ -24,8 +24,7 @@ from freqtrade_isolated_margin.history.asking import History
 from freqtrade_isolated_margin.history.database import DEFAULT_FILE
 from freqtrade_isolated_margin.history.tables import HistoryError
 from freqtrade_isolated_margin.history.writing import NewRead
-from freqtrade_isolated_margin.hosts.columns import COLUMNS
-from freqtrade_isolated_margin.hosts.replay import Replay, names_any
+from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Reading, Rule, decide
 from freqtrade_isolated_margin.rules.settings import Settings
 
@@ -359,20 +358,3 @@ def test_what_became_of_the_entries_is_told_once(folder: Path, caplog: pytest.Lo
     judge.count(decision, refused=False)
     del judge
     assert caplog.messages[1:] == ["Mine, BTC/USDT: 0 entries refused, 1 stakes cut."]
-
-
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [
-        ('isolated_margin = {"margin_level": {"block_below": 1.3}}', False),
-        ("isolated_margin = {'margin_level' : { 'full_above': 3}}", False),
-        ('x = dataframe["margin_level"]', True),
-        ('x = {"margin_level": "last"}', True),
-        ("x = dataframe.margin_level", True),
-    ],
-)
-def test_a_setting_is_not_a_column(tmp_path: Path, line: str, *, named: bool) -> None:
-    """A strategy that sets `margin_level` does not use the column of that name by it."""
-    file = tmp_path / "mine.py"
-    file.write_text(line)
-    assert names_any(COLUMNS, type("Mine", (), {"__file__": str(file), "__module__": "mine"}), None) is named
