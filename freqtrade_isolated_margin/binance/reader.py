@@ -22,8 +22,11 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-# Errors that one symbol of several can cause: unknown symbol, and no margin account (API, error codes).
-_SYMBOL_CODES = {-1121, -3003, -11001}
+# Refusals that are of no single symbol: too much weight, the clock, and Binance's own troubles (API, error
+# codes). Any other may be the fault of one symbol of a request, whatever Binance calls it.
+_OF_ALL_CODES = {-1000, -1001, -1003, -1006, -1007, -1008, -1015, -1016, -1021, -1022, -1034}
+_OF_ALL_STATUSES = {403, 418, 429}
+_REFUSED = range(400, 500)
 _TIERS_A_READ = 5
 _BY_NAME_A_READ = 10
 _TIERS_SECONDS = 24 * 3600.0
@@ -106,12 +109,14 @@ class Reader:
         """
         symbols = self._symbols(pairs)
         asked_at = self._clock()
-        answer = self._ask(None if pairs is None else set(symbols.values()))
+        answer, refusal = self._ask(None if pairs is None else set(symbols.values()))
         if pairs is None:
             known = self._adapter.pairs()
             symbols = {known[symbol]: symbol for symbol in answer.rows if symbol in known}
         rows: dict[str, Row] = dict.fromkeys(pairs or (), Unreadable("it has no spot market on Binance"))
         found, pause = self._found(answer, set(symbols.values()))
+        if refusal and not any(isinstance(row, PairAccount) for row in found.values()):
+            raise refusal
         rows |= {pair: found[symbol] for pair, symbol in symbols.items()}
         ratios, tiers_pause = self._ratios(symbols, rows, borrowed=borrowed)
         return Snapshot(
@@ -142,17 +147,28 @@ class Reader:
             ids = self._adapter.market_ids(list(ids))
         return {pair: symbol for pair, symbol in ids.items() if symbol is not None}
 
-    def _ask(self, symbols: set[str] | None) -> AccountsAnswer:
-        if not symbols or len(symbols) > MAX_SYMBOLS or self._all_only:
-            return self._adapter.fetch()
+    def _ask(self, symbols: set[str] | None) -> tuple[AccountsAnswer, UnavailableError | None]:
+        """Return what one request tells of the accounts, or nothing and why it was refused.
+
+        :raises IsolatedMarginError: where asking for single symbols would be refused as well.
+        """
+        if symbols and len(symbols) <= MAX_SYMBOLS and not self._all_only:
+            try:
+                return self._ask_by_name(symbols), None
+            except UnavailableError as error:
+                if len(symbols) == 1 or not _may_be_of_one_symbol(error):
+                    raise
+                # One of them spoils the request for all: from now on only that one shall suffer.
+                self._all_only = True
         try:
-            answer = self._adapter.fetch(sorted(symbols))
+            return self._adapter.fetch(), None
         except UnavailableError as error:
-            if error.code not in _SYMBOL_CODES or len(symbols) == 1:
+            if not symbols or len(symbols) == 1 or not _may_be_of_one_symbol(error):
                 raise
-            # One of them spoils the request for all: from now on only that one shall suffer.
-            self._all_only = True
-            return self._adapter.fetch()
+            return AccountsAnswer(rows={}, used_weight=self._adapter.used_weight), error
+
+    def _ask_by_name(self, symbols: set[str]) -> AccountsAnswer:
+        answer = self._adapter.fetch(sorted(symbols))
         missing = {
             symbol: Unreadable("the answer has no row for it") for symbol in symbols - answer.rows.keys()
         }
@@ -187,7 +203,7 @@ class Reader:
             try:
                 answer = self._adapter.fetch(chunk)
             except IsolatedMarginError as error:
-                if error.code not in _SYMBOL_CODES:
+                if not _may_be_of_one_symbol(error):
                     return rows, error.retry_after if isinstance(error, UnavailableError) else 0.0
                 if len(chunk) > 1:
                     waiting += [[symbol] for symbol in chunk]
@@ -242,6 +258,15 @@ class Reader:
             self._tiers[symbol] = (old, self._clock())
             return error.retry_after if isinstance(error, UnavailableError) else 0.0
         return 0.0
+
+
+def _may_be_of_one_symbol(error: IsolatedMarginError) -> bool:
+    """Whether a refusal can be of one symbol alone: not of the rate, the key, the clock or the network."""
+    if not isinstance(error, UnavailableError) or error.code is None or error.status is None:
+        return False
+    if error.status in _OF_ALL_STATUSES or error.code in _OF_ALL_CODES:
+        return False
+    return error.status in _REFUSED
 
 
 PATIENCE_SECONDS = 60.0

@@ -27,12 +27,14 @@ from freqtrade_isolated_margin.commands.sources import Pairs, kind_of, reader_ma
 from freqtrade_isolated_margin.commands.terminal import output
 from freqtrade_isolated_margin.errors import IsolatedMarginError, SettingsError
 from freqtrade_isolated_margin.hosts.wiring import build_adapter, check_funding, credentials_of, own_key_id
-from freqtrade_isolated_margin.rules.decide import EntryDecision, Rule, decide, plain
+from freqtrade_isolated_margin.rules.decide import EntryDecision, Rule, decide, is_young, plain
 from freqtrade_isolated_margin.rules.rules import Rules
 from freqtrade_isolated_margin.rules.settings import SECTION, Settings
 
 # A clock that is off by more is worth a word, although the guard corrects for it.
 _CLOCK_SECONDS = 1.0
+# What Binance answers where there is no such account, and so where there is none at all (API, error codes).
+_NO_ACCOUNT_CODES = {-3003, -11001}
 
 
 class State(StrEnum):
@@ -125,6 +127,11 @@ def _in_time(findings: Iterator[Finding]) -> Iterator[Finding]:
 def _what_to_do(error: IsolatedMarginError) -> str:
     if error.kind == "credentials":
         return "check the key and the secret, the address that the key is bound to, and that it may read"
+    if error.code in _NO_ACCOUNT_CODES:
+        return (
+            "there may be no isolated margin account yet: at Binance, under Margin and Isolated, choose a "
+            "pair and transfer something into its account, which makes it"
+        )
     if error.kind == "unavailable":
         return "check the network and the proxy, and try again"
     return ""
@@ -232,7 +239,7 @@ def _followed(config: dict[str, Any], settings: Settings) -> Iterator[Finding]:
         advice = "see the log of the bot that reads the exchange"
         found = f"its reader has trouble: {snapshot.trouble}; {found}"
         yield Finding("history", State.FAILURE, found, advice)
-    elif not 0 <= age <= limit:
+    elif not is_young(age, limit):
         yield Finding("history", State.FAILURE, found, _START_THE_READER)
     else:
         yield Finding("history", State.OK, found)
@@ -247,6 +254,7 @@ def _history(config: dict[str, Any], settings: Settings) -> Finding:
 
     try:
         with closing(open_history(settings.history, config)) as history:
+            history.try_storing()
             history.check()
             span = history.span([own_key_id(config) or ""])
     except NoHistoryError:
@@ -263,8 +271,9 @@ _START_THE_READER = "start the bot that reads the exchange, with the same databa
 
 
 def _pairs(snapshot: Snapshot, settings: Settings) -> Iterator[Finding]:
+    now = Moment.now()
     for pair in sorted(snapshot.rows):
-        reading = snapshot.reading(pair, Moment.now())
+        reading = snapshot.reading(pair, now)
         rules = settings.rules_for(pair)
         decision = decide(pair, Side.LONG, reading, rules, float(settings.max_age_seconds))
         yield _pair(pair, decision, rules, exists=kind_of(reading.row) == "active")

@@ -37,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load_settings(config, arguments.strategy)
     check_funding(config, settings)
     snapshot, pairs = within(PATIENCE_SECONDS, lambda: _read(config, settings, arguments.pairs))
-    lines = [_line(pair, snapshot, settings, Side(arguments.side)) for pair in pairs]
+    now = Moment.now()
+    lines = [_line(pair, snapshot, now, settings, Side(arguments.side)) for pair in pairs]
     if arguments.json:
         print(json.dumps(_as_json(snapshot, lines), indent=1))  # noqa: T201 - the command's output
     else:
@@ -54,8 +55,8 @@ def _read(config: dict[str, Any], settings: Settings, asked: Sequence[str]) -> t
         reader.close()
 
 
-def _line(pair: str, snapshot: Snapshot, settings: Settings, side: Side) -> Line:
-    reading = snapshot.reading(pair, Moment.now())
+def _line(pair: str, snapshot: Snapshot, now: Moment, settings: Settings, side: Side) -> Line:
+    reading = snapshot.reading(pair, now)
     decision = decide(pair, side, reading, settings.rules_for(pair), float(settings.max_age_seconds))
     row = reading.row
     # What another bot has stored is known by its own symbol only.

@@ -21,6 +21,7 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from sqlalchemy import Connection, Select, delete, event, exists, func, insert, select, update
 from sqlalchemy.engine import URL
@@ -63,6 +64,8 @@ from freqtrade_isolated_margin.rules.settings import ENV_DB_URL, HistorySettings
 _HOUR_MS = 3600 * 1000
 _FOR_EVER = 2**62
 _ATTEMPTS = 5
+# Where a table that was made in a transaction is gone when it is undone.
+_UNDOES_TABLES = {"sqlite", "postgresql"}
 _AT_ONCE = 1000
 _READS_PURGED_AT_ONCE = 2000
 
@@ -138,7 +141,8 @@ def open_history(
     :raises SettingsError: where the variable holds no URL.
     :raises HistoryError: where the database's driver is not installed.
     """
-    url = (os.environ if environ is None else environ).get(ENV_DB_URL)
+    # Without what a shell or a file of variables leaves at its ends, as of a key.
+    url = (os.environ if environ is None else environ).get(ENV_DB_URL, "").strip()
     if url:
         try:
             check_db_url(url, password_allowed=True)
@@ -187,16 +191,49 @@ class History:
             else:
                 return
 
+    def try_storing(self) -> None:
+        """Try what a bot does before it stores something, and leave nothing of it behind.
+
+        A file that does not exist is not made, since a bot may make it meanwhile: another stands for it.
+
+        :raises HistoryError: where the bot could not do it.
+        """
+        file = self._file()
+        if file and not file.exists():
+            trial = file.with_name(f".{file.name}.{uuid4().hex[:8]}.trial")
+            tried = History(self._engine.url.set(database=str(trial)))
+            try:
+                tried._try_storing_now()
+            finally:
+                tried.close()
+                for end in ("", "-wal", "-shm", "-journal"):
+                    with suppress(OSError):
+                        Path(f"{trial}{end}").unlink()
+        elif self._engine.dialect.name in _UNDOES_TABLES:
+            self._try_storing_now()
+
+    def _try_storing_now(self) -> None:
+        """Make the tables and one more, and take all of it back. Raises as `try_storing`."""
+        with explained("written"), self._engine.connect() as connection:
+            migrate(connection)
+            connection.exec_driver_sql(f"CREATE TABLE margin_trial_{uuid4().hex[:8]} (id INTEGER)")
+            connection.rollback()
+
+    def _file(self) -> Path | None:
+        """Return the database's file if it is one of SQLite's, and named as a file."""
+        url = self._engine.url
+        is_named = self._engine.dialect.name == "sqlite" and not url.query.get("uri")
+        return Path(url.database) if is_named and url.database else None
+
     def check(self) -> None:
         """Make sure that there is something to read in the version that this package knows.
 
         :raises NoHistoryError: where nothing was stored yet.
         """
-        url = self._engine.url
-        file = None if url.query.get("uri") else url.database
-        if self._engine.dialect.name == "sqlite" and file and not Path(file).is_file():
+        file = self._file()
+        if file and not file.is_file():
             # Asking would create it.
-            raise NoHistoryError(f"there is no history yet ({Path(file).name} does not exist)")
+            raise NoHistoryError(f"there is no history yet ({file.name} does not exist)")
         with explained("read"), self._engine.connect() as connection:
             version = version_of(connection)
         if version == 0:

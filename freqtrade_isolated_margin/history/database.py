@@ -73,7 +73,10 @@ def explained(what: str) -> Iterator[None]:
         # Its first line, as "connection refused" or "disk is full"; a driver may quote the password after.
         raise HistoryError(f"the history database cannot be {what} ({_short(error)})") from None
     except ImportError as error:
-        hint = ": pip install 'freqtrade-isolated-margin[postgresql]'" if error.name == "psycopg" else ""
+        install = "pip install 'freqtrade-isolated-margin[postgresql]'"
+        hint = {"psycopg": f": {install}", "psycopg2": f": write postgresql+psycopg://, and {install}"}.get(
+            error.name or "", ""
+        )
         raise HistoryError(f"the history database's driver {error.name} is not installed{hint}") from None
     except (SQLAlchemyError, OSError, ValueError) as error:
         raise HistoryError(f"the history database cannot be {what} ({type(error).__name__})") from None

@@ -100,6 +100,11 @@ def check_db_url(url: str, *, password_allowed: bool = False) -> None:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise ValueError("is no URL of SQLAlchemy such as 'sqlite:///history.sqlite'") from None
+    backend = parsed.get_backend_name()
+    if backend == "postgres":
+        raise ValueError("must begin with 'postgresql+psycopg://': SQLAlchemy knows no 'postgres://'")
+    if backend == "sqlite" and ":memory:" in (parsed.database or ":memory:"):
+        raise ValueError("names no file: in memory nothing is kept; write 'sqlite:///history.sqlite'")
     named = any(_SECRET.search(name) for name in parsed.query)
     # ODBC and libpq take a whole connection string in one parameter.
     within = any(_SECRET_WITHIN.search(str(value)) for value in parsed.query.values())
@@ -127,7 +132,7 @@ class Settings(Rules):
     history: Annotated[HistorySettings, BeforeValidator(_switch)] = HistorySettings()
     alerts: Annotated[AlertSettings, BeforeValidator(_switch)] = AlertSettings()
     charts: StrictBool = True
-    """Whether the analysed dataframe carries the columns of `columns.COLUMNS`, and charts show them."""
+    """Whether charts show the columns of `COLUMNS`."""
     backtest: Literal["off", "replay"] = "off"
     """Whether the guard acts in backtesting and hyperopt, from the recorded history."""
     pairs: dict[str, dict[str, Any]] = Field(default_factory=dict)

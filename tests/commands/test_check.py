@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from support.bot import PLAIN_STRATEGY, STRATEGY_HEAD, config_for
 from support.storing import store
 
 from freqtrade_isolated_margin.commands.cli import main
-from freqtrade_isolated_margin.history.asking import open_history
+from freqtrade_isolated_margin.history.asking import History, open_history
 from freqtrade_isolated_margin.localexchange import Fault, LocalExchange
 from freqtrade_isolated_margin.rules.settings import ENV_DB_URL, HistorySettings
 
@@ -209,6 +211,84 @@ def test_a_history_that_cannot_be_read_is_a_warning(check: Any, monkeypatch: pyt
     assert checked.states("history") == ["warning"]
     assert "the history database cannot be" in checked["history"]["found"]
     assert "geheimes-wort" not in checked.output
+
+
+@pytest.mark.parametrize("where", ["nowhere/h.sqlite", "file.txt/h.sqlite", "folder", "file.txt"])
+def test_a_history_that_could_not_be_begun_is_a_warning(check: Any, tmp_path: Path, where: str) -> None:
+    """A folder that does not exist, or is a file; a file that is a folder, or no database."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.txt").write_text("this is no database, but quite long enough" * 50)
+    checked = check(isolated_margin={"history": {"db_url": f"sqlite:///{tmp_path / where}"}})
+    assert checked.states("history") == ["warning"]
+    assert "the history database cannot be" in checked["history"]["found"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "file.txt",
+        "folder",
+        "user_data",
+    ]
+    assert not list((tmp_path / "folder").iterdir())
+
+
+def test_a_history_that_may_not_be_written_is_a_warning(check: Any, tmp_path: Path) -> None:
+    """Opened for reading only, since whoever runs this may be allowed everything."""
+    with closing(History(f"sqlite:///{tmp_path / 'isolated_margin.sqlite'}")) as history:
+        history.prepare()
+    url = f"sqlite:///file:{tmp_path / 'isolated_margin.sqlite'}?mode=ro&uri=true"
+    checked = check(isolated_margin={"history": {"db_url": url}})
+    assert checked.states("history") == ["warning"]
+    assert "readonly" in checked["history"]["found"]
+
+
+def test_looking_at_the_history_leaves_nothing_behind(check: Any, tmp_path: Path) -> None:
+    """Neither a file where there was none, nor a table where there was one."""
+    check()
+    assert not list((tmp_path / "user_data").glob("*isolated_margin*"))
+    with closing(sqlite3.connect(tmp_path / "user_data" / "isolated_margin.sqlite")) as database:
+        database.execute("CREATE TABLE mine (id INTEGER)")
+    assert check()["history"]["state"] == "ok"
+    with closing(sqlite3.connect(tmp_path / "user_data" / "isolated_margin.sqlite")) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("postgres://bot:geheim@host/margin", "postgresql+psycopg://"),
+    ],
+)
+def test_a_url_that_cannot_be_meant_is_refused_by_name(
+    check: Any, monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    """In the environment and in the section, as at the start of a bot."""
+    monkeypatch.setenv(ENV_DB_URL, url)
+    checked = check()
+    assert said in checked["history"]["found"]
+    assert ENV_DB_URL in checked["history"]["found"]
+    assert "geheim" not in checked.output
+    monkeypatch.delenv(ENV_DB_URL)
+    found = check(isolated_margin={"history": {"db_url": url.replace(":geheim", "")}})["configuration"]
+    assert (found["state"], said in found["found"]) == ("failure", True)
+
+
+def test_white_space_around_a_url_of_the_environment_means_nothing(
+    check: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As around a key."""
+    monkeypatch.setenv(ENV_DB_URL, f"  sqlite:///{tmp_path / 'h.sqlite'}\n")
+    assert check()["history"]["found"] == "there is none yet: the bot begins it"
+
+
+@pytest.mark.parametrize("code", [-11001, -3003])
+def test_without_any_account_it_says_how_one_is_made(check: Any, exchange: LocalExchange, code: int) -> None:
+    """The network is not to blame."""
+    exchange.faults.add(Fault("/sapi/v1/margin/isolated/account", code=code))
+    found = check()["exchange"]
+    assert found["state"] == "failure"
+    assert f"code {code}" in found["found"]
+    assert "transfer something into its account" in found["advice"]
 
 
 FOLLOWER = {"source": "history", "max_age_seconds": 100}

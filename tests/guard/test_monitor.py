@@ -60,6 +60,8 @@ class FakeAdapter:
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
         self.unknown: set[str] = set()
+        self.code = -11001
+        self.used_weight: int | None = None
         self.error: IsolatedMarginError | None = None
         self.tiers: tuple[Tier, ...] = (_tier("1.05", 10_000), _tier("1.10", 20_000))
         self.tier_error: IsolatedMarginError | None = None
@@ -89,7 +91,8 @@ class FakeAdapter:
         if symbols is None:
             return parse_answer(answer(*self.rows.values()), 10)
         if self.unknown & set(symbols):
-            raise UnavailableError("no such account (HTTP 400, code -11001)", code=-11001, status=400)
+            code = self.code
+            raise UnavailableError(f"no such account (HTTP 400, code {code})", code=code, status=400)
         return parse_answer(answer(*[self.rows.get(name) or placeholder(name) for name in symbols]), 10)
 
     def fetch_tiers(self, symbol: str) -> tuple[Tier, ...]:
@@ -244,15 +247,17 @@ def test_a_pair_that_is_missing_from_an_answer_by_name_is_unreadable(
 
 
 @pytest.mark.parametrize("pairs", [SIX[:2], [*SIX, "DOGE/USDT"]], ids=["by name", "all"])
+@pytest.mark.parametrize("code", [-11001, -3003, -1121, -3028, -3027, -1128, -3999, -99999])
 def test_a_symbol_that_is_refused_hurts_only_itself(
-    adapter: FakeAdapter, reader: Reader, clock: Clock, pairs: list[str]
+    adapter: FakeAdapter, reader: Reader, clock: Clock, pairs: list[str], code: int
 ) -> None:
-    """-11001 for one of several; it is not asked for again for ten minutes."""
+    """Whatever the code; it is said, and the symbol is not asked for again for ten minutes."""
+    adapter.code = code
     del adapter.rows["BTCUSDT"]
     adapter.unknown = {"BTCUSDT"}
     rows = reader.read(pairs).rows
     assert isinstance(rows["BTC/USDT"], Unreadable)
-    assert "-11001" in rows["BTC/USDT"].why
+    assert f"code {code}" in rows["BTC/USDT"].why
     assert isinstance(rows["ETH/USDT"], PairAccount)
     before = len(adapter.asked)
     clock.pass_by(599)
@@ -261,6 +266,77 @@ def test_a_symbol_that_is_refused_hurts_only_itself(
     clock.pass_by(2)
     reader.read(pairs)
     assert ("BTCUSDT",) in adapter.asked[before + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (-1003, 429),
+        (-1003, 400),
+        (-3028, 418),
+        (-3028, 429),
+        (-1021, 400),
+        (-1007, 400),
+        (-3028, 500),
+        (None, 400),
+    ],
+)
+def test_a_refusal_of_all_is_not_asked_about_symbol_by_symbol(
+    adapter: FakeAdapter, reader: Reader, code: int | None, status: int
+) -> None:
+    """Too many requests, the clock, an exchange in trouble, no code: more requests make nothing better."""
+    adapter.error = UnavailableError("no", code=code, status=status)
+    with pytest.raises(UnavailableError):
+        reader.read(SIX[:3])
+    assert len(adapter.asked) == 1
+
+
+def test_a_refused_key_is_not_asked_about_symbol_by_symbol(adapter: FakeAdapter, reader: Reader) -> None:
+    """It would count as an attack."""
+    adapter.error = CredentialsError("no", code=-2015, status=400)
+    with pytest.raises(CredentialsError):
+        reader.read(SIX[:3])
+    assert len(adapter.asked) == 1
+
+
+def test_several_refused_symbols_hurt_only_themselves(adapter: FakeAdapter, reader: Reader) -> None:
+    """Two of seven, the others have accounts or none."""
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        del adapter.rows[symbol]
+    adapter.unknown, adapter.code = {"BTCUSDT", "ETHUSDT"}, -3028
+    rows = reader.read([*SIX, "DOGE/USDT"]).rows
+    refused = {pair for pair, row in rows.items() if isinstance(row, Unreadable)}
+    assert refused == {"BTC/USDT", "ETH/USDT"}
+
+
+def test_where_the_answer_for_all_is_refused_too_each_is_asked(adapter: FakeAdapter, reader: Reader) -> None:
+    """And those that answer are read."""
+    adapter.unknown, adapter.code, whole = {"BTCUSDT"}, -3028, adapter.fetch
+
+    def fetch(symbols: list[str] | None = None) -> AccountsAnswer:
+        if symbols is None:
+            adapter.asked.append(None)
+            raise UnavailableError("not now", code=-3999, status=400)
+        return whole(symbols)
+
+    adapter.fetch = fetch  # type: ignore[method-assign]
+    rows = reader.read(SIX[:3]).rows
+    assert [type(rows[pair]) for pair in SIX[:3]] == [Unreadable, PairAccount, PairAccount]
+
+
+def test_where_every_symbol_is_refused_the_read_fails_and_asks_seldom(
+    adapter: FakeAdapter, reader: Reader, clock: Clock
+) -> None:
+    """As without any isolated account; with Binance's words, and one request a read for ten minutes."""
+    adapter.error = UnavailableError("no account (HTTP 400, code -11001)", code=-11001, status=400)
+    with pytest.raises(UnavailableError, match="-11001"):
+        reader.read(SIX[:3])
+    before = len(adapter.asked)
+    for _ in range(3):
+        clock.pass_by(10)
+        with pytest.raises(UnavailableError, match="-11001"):
+            reader.read(SIX[:3])
+    assert adapter.asked[before:] == [None] * 3
 
 
 def test_a_single_symbol_that_is_refused_is_a_failure_to_read(adapter: FakeAdapter, reader: Reader) -> None:
