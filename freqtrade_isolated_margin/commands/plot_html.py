@@ -11,7 +11,7 @@ from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
 from freqtrade_isolated_margin.binance.clock import moment
-from freqtrade_isolated_margin.commands.plot import SHADE_LABELS, Chart, Look, Shade
+from freqtrade_isolated_margin.commands.chart import SHADE_LABELS, Chart, Look, Shade
 from freqtrade_isolated_margin.rules.decide import Outcome
 
 _PATTERNS = {Outcome.SHRINK: ".", Outcome.BLOCK: "/"}

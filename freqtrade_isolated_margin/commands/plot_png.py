@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from freqtrade_isolated_margin.binance.clock import moment
-from freqtrade_isolated_margin.commands.plot import SHADE_LABELS, Chart, Look
+from freqtrade_isolated_margin.commands.chart import SHADE_LABELS, Chart, Look
 from freqtrade_isolated_margin.rules.decide import Outcome
 
 WIDTH, HEIGHT = 1200, 800

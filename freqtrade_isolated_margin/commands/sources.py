@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from freqtrade_isolated_margin.account.records import Absent, PairAccount, Row
-from freqtrade_isolated_margin.binance.credentials import ENV_KEY, ENV_SECRET, Credentials
+from freqtrade_isolated_margin.binance.credentials import Credentials
 from freqtrade_isolated_margin.binance.reader import AccountsReader, Reader, Snapshot
 from freqtrade_isolated_margin.commands.configuration import has_dynamic_pairs, whitelist
-from freqtrade_isolated_margin.errors import CredentialsError
-from freqtrade_isolated_margin.hosts.wiring import build_adapter, credentials_of
+from freqtrade_isolated_margin.hosts.wiring import build_adapter, reading_credentials
 from freqtrade_isolated_margin.rules.settings import Settings
 
 if TYPE_CHECKING:
     from freqtrade_isolated_margin.history.asking import History
     from freqtrade_isolated_margin.history.follower import Whose
-
-
-NO_KEY = (
-    f"no API key is set: set {ENV_KEY} and {ENV_SECRET}, or exchange.key and exchange.secret of a "
-    "configuration for binance"
-)
 
 
 def kind_of(row: Row | None) -> str:
@@ -76,10 +68,7 @@ def reader_maker(
         open_history(settings.history, config, environ).close()
         whose = Whose(settings.history.keys)
         return lambda: StoredReader(open_history(settings.history, config, environ), whose, pairs)
-    credentials = credentials_of(config, os.environ if environ is None else environ)
-    if credentials is None:
-        raise CredentialsError(NO_KEY)
-    build_adapter(credentials, settings, config).close()
+    credentials = reading_credentials(config, settings, environ)
     return lambda: _ExchangeReader(credentials, settings, config, pairs)
 
 
@@ -123,23 +112,15 @@ class StoredReader:
     def __init__(self, history: History, whose: Whose, pairs: Pairs) -> None:
         from freqtrade_isolated_margin.history.follower import HistoryReader  # noqa: PLC0415 - with the history only
 
-        self._history = history
-        self._whose = whose
         # Who only looks must not make others read more.
-        self._reader = HistoryReader(history, whose, asks=False)
+        self._reader = HistoryReader(history, whose, asks=False, choose=pairs.choose)
         self._pairs = pairs
 
     def read(self, pairs: Collection[str] | None = None, *, borrowed: bool = False) -> Snapshot:  # noqa: ARG002
         """Read the accounts of the pairs that are shown. Raises as `HistoryReader.read`."""
-        stored = self._stored()
-        chosen = self._pairs.choose(stored)
-        snapshot = self._reader.read(stored if chosen is None else chosen, borrowed=borrowed)
+        snapshot = self._reader.read(borrowed=borrowed)
         self._pairs.found(snapshot)
         return snapshot
-
-    def _stored(self) -> set[str]:
-        newest = self._history.newest(None, self._whose.keys(self._history))
-        return {pair for pair, known in newest.items() if known.recorded.kind == "account"}
 
     @property
     def asking_since(self) -> float | None:

@@ -62,8 +62,13 @@ class HistoryReader:
         clock: Callable[[], Moment] = Moment.now,
         *,
         asks: bool = True,
+        choose: Callable[[Collection[str]], Collection[str] | None] | None = None,
     ) -> None:
-        """Read what is stored; `asks` tells whether that shall ask others to read the pairs."""
+        """Read what is stored; `asks` tells whether that shall ask others to read the pairs.
+
+        `choose` takes the pairs of which an account is stored, and returns those to read, or None for them.
+        """
+        self._choose = choose
         self._history = history
         self._whose = whose
         self._clock = clock
@@ -95,6 +100,10 @@ class HistoryReader:
             # Before the database looks at its clock, so that the account is rather older than younger.
             asked = self._clock()
             stored = self._history.newest(None, keys)
+            if self._choose:
+                known = {pair for pair, newest in stored.items() if newest.recorded.kind == "account"}
+                chosen = self._choose(known)
+                pairs = known if chosen is None else chosen
             found = {pair: stored.get(spot_pair(pair)) for pair in (stored if pairs is None else pairs)}
             unasked = self._want(pairs or ()) if self._asks else None
         finally:

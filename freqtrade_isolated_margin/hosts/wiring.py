@@ -87,6 +87,26 @@ def build_adapter(
         ) from None
 
 
+def reading_credentials(
+    config: Mapping[str, Any], settings: Settings, environ: Mapping[str, str] | None = None
+) -> Credentials:
+    """Return the credentials to read the exchange with, once ccxt has taken them.
+
+    :raises CredentialsError: where there are none, or half of a pair.
+    :raises SettingsError: as `build_adapter`.
+    """
+    credentials = credentials_of(config, environ)
+    if credentials is None:
+        raise CredentialsError(
+            "isolated_margin: no API key to read the margin accounts with. Set the environment variables "
+            f"{ENV_KEY} and {ENV_SECRET}, or exchange.key and exchange.secret of a bot on binance, or set "
+            '"isolated_margin": {"enabled": false}'
+        )
+    # Once now, so that what is impossible ends the start.
+    build_adapter(credentials, settings, config).close()
+    return credentials
+
+
 def build_guard(
     config: Mapping[str, Any],
     settings: Settings,
@@ -154,14 +174,7 @@ def _source(
             return HistoryReader(open_history(settings.history, config, environ), whose)
 
         return make_follower, None
-    credentials = credentials_of(config, environ)
-    if credentials is None:
-        raise CredentialsError(
-            "isolated_margin: no API key to read the margin accounts with. Set the environment variables "
-            f"{ENV_KEY} and {ENV_SECRET}, or exchange.key and exchange.secret of a bot on binance, or set "
-            '"isolated_margin": {"enabled": false}'
-        )
-    build_adapter(credentials, settings, config).close()
+    credentials = reading_credentials(config, settings, environ)
 
     def make_reader() -> Reader:
         return Reader(build_adapter(credentials, settings, config))

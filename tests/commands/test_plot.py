@@ -20,8 +20,9 @@ from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import Absent, Row
 from freqtrade_isolated_margin.binance.clock import milliseconds
 from freqtrade_isolated_margin.commands import plot, plot_html, plot_png
+from freqtrade_isolated_margin.commands.chart import LOOKS, Chart, Mark, Shade
 from freqtrade_isolated_margin.commands.cli import main
-from freqtrade_isolated_margin.commands.plot import LOOKS, Chart, Mark, Shade, load_chart
+from freqtrade_isolated_margin.commands.plot import load_chart
 from freqtrade_isolated_margin.history.asking import History
 from freqtrade_isolated_margin.history.writing import NewDecision, NewRead, Writer
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Rule
