@@ -21,7 +21,7 @@ from .exchange import configure, exchange, strategies
 from .measure import Figure, Spent, alternately, figure, median_ratio, run
 from .stored import DAY, START, lengthen, names, write_day
 
-_ROOT = Path(__file__).parents[2]
+_TESTS = Path(__file__).parents[1]
 _ENTRIES = """dataframe.loc[dataframe["close"] > dataframe["close"].rolling(12).mean(), "enter_long"] = 1"""
 _EXITS = """dataframe.loc[dataframe["close"] < dataframe["close"].rolling(12).mean(), "exit_long"] = 1"""
 _KINDS = {"standing down": ("off", 1.01), "replaying": ("replay", 1.10)}
@@ -75,7 +75,7 @@ class _Backtests:
         config = self._config(**{SECTION: {"backtest": mode}})
         words = [sys.executable, "-m", "bench.backtest", "backtesting", "-c", str(config), *self._options]
         # Its working folder is another, since what it prints goes there.
-        whole = run(["env", f"PYTHONPATH={_ROOT}", *words, "--strategy-list", *names_], self._folder)
+        whole = run(["env", f"PYTHONPATH={_TESTS}", *words, "--strategy-list", *names_], self._folder)
         last = (self._folder / "output.log").read_text(errors="replace").rstrip().splitlines()[-1]
         return whole, json.loads(last)
 
