@@ -320,7 +320,8 @@ def _assess(account: PairAccount, ratio: Decimal, tolerance: Decimal) -> tuple[D
 
     Each is the worse of what was reported and what was recomputed. The third is what contradicts itself.
     """
-    _, holdings, reported_level, index, reported_price = account
+    holdings, index = account.holdings, account.index_price
+    reported_level, reported_price = account.margin_level, account.liquidate_price
     if not index:
         return ZERO, ZERO, _NO_PRICE
     level = level_at(holdings, index)

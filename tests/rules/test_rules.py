@@ -6,6 +6,8 @@ from collections.abc import Callable
 from copy import deepcopy
 from decimal import Context, Decimal, localcontext
 from fractions import Fraction
+from itertools import product
+from random import Random
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ from support.builders import (
     short_row,
     text,
 )
-from support.fuzzing import campaign
+from support.fuzzing import campaign, good_row
 
 from freqtrade_isolated_margin.account.maths import (
     Funding,
@@ -582,6 +584,35 @@ def test_an_unchanged_account_is_judged_once() -> None:
     assert other is not first
     assert judged(record, tier_ratio="1.18") != judged(record) == judged(record)
     assert judged(record, entry_funding="borrowed") != judged(record)
+
+
+_ASKED = list(
+    product(
+        Side,
+        [
+            Rules(),
+            Rules(entry_funding="borrowed"),
+            Rules(entry_funding="borrowed", level_tolerance=D("0.5")),
+        ],
+        [None, TierRatios(D("1.05"), D("1.05")), TierRatios(D("1.15"), D("1.18"))],
+        [D(1), D(3)],
+    )
+)
+
+
+@campaign(60, 2_000)
+@given(st.randoms(use_true_random=False))
+def test_a_remembered_verdict_is_the_verdict(rnd: Random) -> None:
+    """An account that was judged before, in whatever ways, gives what one gives that was never judged."""
+    built = good_row(rnd, "BTCUSDT")
+    known = parsed(built)
+    for side, rules, tiers, leverage in rnd.sample(_ASKED, len(_ASKED)):
+        remembered, anew = (
+            decide("X/Y", side, Reading(record, tier_ratios=tiers), rules, 60.0, leverage)
+            for record in (known, parsed(built))
+        )
+        assert remembered == anew
+        assert str(remembered) == str(anew)
 
 
 # ----- whatever comes in
