@@ -33,7 +33,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from freqtrade_isolated_margin.account.derived import derived
-from freqtrade_isolated_margin.account.maths import ZERO, Holdings, exact
+from freqtrade_isolated_margin.account.maths import ZERO, Holdings, exact, margin_level
 from freqtrade_isolated_margin.errors import AnswerError
 
 # 20 digits before the point and 20 after: more than any amount, and few enough to compute with exactly.
@@ -51,6 +51,8 @@ Signed = Annotated[str, StringConstraints(pattern=_PLAIN_DECIMAL, strict=True)]
 Amount = Annotated[str, StringConstraints(pattern=_PLAIN_AMOUNT, strict=True)]
 """A number that has no sign: an amount, a price, a level or a ratio."""
 
+# What Binance prints instead of a margin level without debt (recorded), and maybe above it.
+_NO_LEVEL = Decimal(999)
 # How the endpoint writes zero, today and before.
 _ZEROS = {"0", "0.00000000"}
 
@@ -242,6 +244,30 @@ class PairAccount:
     def has_debt(self) -> bool:
         """Whether anything is owed, in either asset."""
         return self.holdings.has_debt
+
+    @property
+    def owes_dust(self) -> bool:
+        """Whether what is owed is so little that no price within reach liquidates.
+
+        Then the margin level at the index price and the reported one are both at 999 or above, and what
+        is printed as the liquidation price (0, or a number beyond sense) means nothing.
+        """
+        return (
+            self.margin_level >= _NO_LEVEL
+            and self.has_debt
+            and bool(self.index_price)
+            and margin_level(self.holdings, self.index_price) >= _NO_LEVEL
+        )
+
+    @property
+    def can_be_liquidated(self) -> bool:
+        """Whether there is a debt that is worth a look: more than dust."""
+        return self.has_debt and not self.owes_dust
+
+    @property
+    def liquidation_price(self) -> Decimal | None:
+        """`liquidate_price` where it means something: None without debt, for dust, and where it is 0."""
+        return (self.liquidate_price or None) if self.can_be_liquidated else None
 
     @property
     def is_absent(self) -> bool:

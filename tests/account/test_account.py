@@ -10,7 +10,7 @@ from decimal import Context, Decimal, localcontext
 from typing import Any
 
 import pytest
-from support.builders import Row, account, answer, long_row, parsed, placeholder, recorded, row
+from support.builders import Row, account, answer, dust_row, long_row, parsed, placeholder, recorded, row
 
 from freqtrade_isolated_margin.account.records import (
     Asset,
@@ -157,7 +157,7 @@ def test_a_record_can_be_pickled_and_copied() -> None:
     built = account(base_total=1, quote_debt=5)
     for _ in range(2):
         assert pickle.loads(pickle.dumps(built)) == deepcopy(built) == built
-        built.memory["a verdict"] = built.liquidate_price
+        built.memory["a verdict"] = built.liquidation_price
 
 
 def test_the_rows_of_an_answer_cannot_be_changed() -> None:
@@ -264,6 +264,46 @@ def test_a_row_is_written_as_it_came() -> None:
     assert isinstance(read, PairAccount)
     read.memory["a verdict"] = read.holdings
     assert row_as_written(read) == built
+
+
+# ----- dust
+
+
+DUST = "0.00000001"
+BEYOND_SENSE = "99999999999999999999"
+
+
+@pytest.mark.parametrize("printed", ["0", BEYOND_SENSE, "50000", "0.00000001"])
+@pytest.mark.parametrize("debt", [{}, {"base_debt": "0", "quote_interest": DUST}])
+def test_the_liquidation_price_of_dust_means_nothing(debt: dict[str, str], printed: str) -> None:
+    """It owes, and no price within reach liquidates it."""
+    built = parsed(dust_row(printed, **debt))
+    assert isinstance(built, PairAccount)
+    assert built.has_debt
+    assert not built.can_be_liquidated
+    assert built.liquidation_price is None
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        # 998.99 and 999 at the index price.
+        {"base_debt": "0.0001", "quote_total": "4994.95", "marginLevel": "999"},
+        {"base_debt": "0.0001", "quote_total": 5000, "marginLevel": "998.99"},
+        # Nobody knows what it owes.
+        {"base_debt": DUST, "quote_total": 5000, "marginLevel": "999", "indexPrice": "0"},
+    ],
+)
+def test_a_debt_that_matters_is_no_dust(contents: dict[str, Any]) -> None:
+    """Both levels say so: the reported one and the one at the index price."""
+    built = account(liquidatePrice="7", **contents)
+    assert built.can_be_liquidated
+    assert built.liquidation_price == 7
+
+
+def test_an_account_without_debt_has_no_liquidation_price() -> None:
+    """Whatever is printed for it."""
+    assert account(quote_total=5000, liquidatePrice="7").liquidation_price is None
 
 
 # ----- absent

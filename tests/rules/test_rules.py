@@ -17,6 +17,7 @@ from support.builders import (
     Row,
     account,
     answer,
+    dust_row,
     fraction,
     long_row,
     parsed,
@@ -393,6 +394,37 @@ def test_an_account_that_contradicts_itself_blocks(built: Row, word: str) -> Non
     """With limits that would let everything else through."""
     decision = judged(built, margin_level=ANY_LEVEL, liquidation_distance=ANY_DISTANCE)
     assert_blocked(decision, Rule.CONTRADICTION, "contradicts itself", word)
+
+
+@pytest.mark.parametrize("printed", ["0", "99999999999999999999", "49999"])
+@pytest.mark.parametrize("level", ["999", "1000", "9999999"])
+@pytest.mark.parametrize("debt", [{}, {"base_debt": "0", "quote_interest": "0.00000001"}])
+@pytest.mark.parametrize("side", list(Side))
+def test_dust_is_no_contradiction(debt: dict[str, Any], level: str, printed: str, side: Side) -> None:
+    """A short that was bought back without its last interest: what is printed for it means nothing."""
+    decision = judged(dust_row(printed, marginLevel=level, **debt), side)
+    assert decision.outcome is ALLOW
+    assert decision.liquidation_distance is None
+    assert not any("contradict" in reason for reason in decision.reasons)
+
+
+@pytest.mark.parametrize("printed", ["0", "99999999999999999999", "49999"])
+@pytest.mark.parametrize("debt", ["0.0002", "0.02"])
+def test_a_larger_debt_with_the_figures_of_dust_is_a_contradiction(debt: str, printed: str) -> None:
+    """5,000 over 10 is a level of 500, whatever is reported."""
+    decision = judged(
+        dust_row(printed, base_debt=debt), margin_level=ANY_LEVEL, liquidation_distance=ANY_DISTANCE
+    )
+    assert_blocked(decision, Rule.CONTRADICTION, "contradicts itself", "margin level 999")
+
+
+@pytest.mark.parametrize("printed", ["0", "99999999999999999999", "49999"])
+def test_dust_bounds_a_borrowed_entry_as_no_debt_does(printed: str) -> None:
+    """But for itself: what is printed as its liquidation price raises no ratio."""
+    with_dust, without = borrowed(dust_row(printed)), borrowed(row(quote_total=5000))
+    assert with_dust.max_stake is not None
+    assert without.max_stake is not None
+    assert 0 < without.max_stake - with_dust.max_stake < D("0.01")
 
 
 @pytest.mark.parametrize("ratio", ["1.04", "1.30"])
@@ -781,7 +813,10 @@ def figures_in_fractions(account: PairAccount, ratio: Fraction) -> tuple[Fractio
 
     level = level_at(index)
     worse = min(level, reported_level)
-    apart = abs(reported_level - level) > level / 50 and not (reported_level == 999 and level >= 999)
+    if worse >= 999:
+        # Dust: no price within reach liquidates.
+        return worse, None, ""
+    apart = abs(reported_level - level) > level / 50
     word = "its margin level" if apart else ""
     if level <= ratio:
         return worse, Fraction(0), word

@@ -234,7 +234,10 @@ def most(found: Mapping[str, Any], *, borrowed: bool = False) -> Fraction:
     if not books.owes:
         return Fraction(1)
     level, said, ratio = books.level(index), Fraction(found["marginLevel"]), _ratio(found)
-    apart = abs(level - said) > level / 50 and not (said == 999 and level >= 999)
+    if min(level, said) >= 999:
+        # Dust: no price within reach liquidates, whatever is printed for it.
+        return Fraction(1)
+    apart = abs(level - said) > level / 50
     room = _room(books, index, Fraction(found["liquidatePrice"]), ratio)
     if apart or room is None:
         return Fraction(0)
