@@ -18,12 +18,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import ccxt
 
-from freqtrade_isolated_margin.account.answers import AnswerReader
 from freqtrade_isolated_margin.account.records import AccountsAnswer, Unreadable, parse_answer, plain_decimal
 from freqtrade_isolated_margin.account.tiers import Tier, believable_ratio
 from freqtrade_isolated_margin.binance.credentials import Credentials
@@ -56,6 +54,8 @@ _ACCOUNT_WEIGHT, _TIERS_WEIGHT = 10, 1
 _WEIGHT_HEADER = "X-SAPI-USED-IP-WEIGHT-1M"
 # Python refuses to read a number of thousands of digits.
 _WEIGHT_DIGITS = 9
+# What bytes that are no UTF-8 come as: they could make a plausible word.
+_REPLACEMENT = "\ufffd"
 
 _muted = threading.local()
 
@@ -93,22 +93,13 @@ class _Response(NamedTuple):
 
 
 class _Client(ccxt.binance):  # type: ignore[misc]
-    """ccxt's client, which also keeps the newest response, whatever ccxt makes of it.
-
-    An answer with accounts that is written as Binance writes them is read here, and ccxt need not decode it.
-    """
+    """ccxt's client, which also keeps the newest response, whatever ccxt makes of it."""
 
     response: _Response | None = None
-    answer: AccountsAnswer | None = None
-    """What the newest response says of the accounts; None where it is not written so."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config)
-        self._reader = AnswerReader()
 
     def fetch(self, *request: Any, **options: Any) -> object:  # noqa: ANN401 - as ccxt has it
         """Forget the response before: one call may be several requests, and the last may go unanswered."""
-        self.response = self.answer = None
+        self.response = None
         return super().fetch(*request, **options)
 
     def on_rest_response(self, *answer: Any) -> object:  # noqa: ANN401 - as ccxt has it
@@ -116,11 +107,6 @@ class _Client(ccxt.binance):  # type: ignore[misc]
         status, _reason, _url, _method, headers, body, *_request = answer
         self.response = _Response(status, headers, body)
         return super().on_rest_response(*answer)
-
-    def parse_json(self, http_response: str) -> object:
-        """Read the accounts; what has none is decoded as ever (called by ccxt for each body)."""
-        self.answer = self._reader.read(http_response)
-        return super().parse_json(http_response) if self.answer is None else None
 
 
 class Restrictions(NamedTuple):
@@ -232,12 +218,10 @@ class IsolatedMarginAdapter:
 
     def _fetch(self, params: dict[str, str]) -> AccountsAnswer:
         payload = self._signed("sapi_get_margin_isolated_account", params, _ACCOUNT_WEIGHT)
-        if self._client.answer is not None:
-            return replace(self._client.answer, used_weight=self.used_weight)
-        answer = parse_answer(payload, self.used_weight)
-        if self._client.response:
-            _check_unambiguous(self._client.response.body)
-        return answer
+        response = self._client.response
+        if response and _REPLACEMENT in response.body:
+            raise AnswerError("the account answer is not UTF-8")
+        return parse_answer(payload, self.used_weight)
 
     def fetch_tiers(self, symbol: str) -> tuple[Tier, ...]:
         """Read the tiers of one market id, from the smallest loans on; weight 1.
@@ -316,7 +300,7 @@ class IsolatedMarginAdapter:
         return self._request(call, params)
 
     def _request(self, call: Callable[..., object], *arguments: object) -> object:
-        self._client.response = self._client.answer = None
+        self._client.response = None
         problem: IsolatedMarginError | None = None
         result: object = None
         self.asking_since = time.monotonic()
@@ -367,26 +351,6 @@ def _client(credentials: Credentials | None, recv_window: int, exchange: Mapping
     # ccxt logs signed URLs and the key header at level DEBUG.
     client.logger = logging.Logger(__name__, logging.CRITICAL + 1)  # noqa: LOG001 - out of any configuration's reach
     return client
-
-
-def _check_unambiguous(body: str) -> None:
-    """Refuse what ccxt's decoder smooths over: of a name that stands twice in an object it takes the last.
-
-    :raises AnswerError: for that, and for bytes that are no UTF-8, which come as replacement characters.
-    """
-    if "\ufffd" in body:
-        raise AnswerError("the account answer is not UTF-8")
-    try:
-        json.loads(body, object_pairs_hook=_once)
-    except (ValueError, RecursionError):
-        raise AnswerError("the account answer has an object with a name twice") from None
-
-
-def _once(members: list[tuple[str, object]]) -> dict[str, object]:
-    named = dict(members)
-    if len(named) != len(members):
-        raise ValueError("a name stands twice")
-    return named
 
 
 def _joined(answers: Sequence[AccountsAnswer]) -> AccountsAnswer:

@@ -94,7 +94,7 @@ def row_of(decision: EntryDecision, reading: Reading, rules: Rules, max_age_seco
         status=str(row.margin_level_status),
         level=row.margin_level if owes else None,
         index_price=row.index_price,
-        liquidation_price=row.liquidate_price if owes and row.liquidate_price > 0 else None,
+        liquidation_price=row.liquidation_price,
         distance=figures.liquidation_distance if owes else None,
         age_seconds=age,
         is_old=is_old,

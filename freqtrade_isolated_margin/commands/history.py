@@ -116,7 +116,8 @@ def _account_fields(pair: str, recorded: Recorded) -> dict[str, Any]:
         if row.has_debt:
             # What these say where nothing is owed means nothing.
             fields["margin_level"] = f"{row.margin_level:f}"
-            fields["liquidation_price"] = f"{row.liquidate_price:f}" if row.liquidate_price > 0 else None
+            liquidation_price = row.liquidation_price
+            fields["liquidation_price"] = None if liquidation_price is None else f"{liquidation_price:f}"
         for side, asset in (("base", row.base_asset), ("quote", row.quote_asset)):
             fields[f"{side}_total"] = f"{asset.total_asset:f}"
             fields[f"{side}_borrowed"] = f"{asset.borrowed:f}"

@@ -131,7 +131,8 @@ def load_chart(config: Mapping[str, Any], settings: Settings, pair: str, since: 
         index_price=[float(account.index_price) if account else None for account in accounts],
         liquidation_price=[_liquidation_price(account) for account in accounts],
         margin_level=[
-            float(account.margin_level) if account and account.has_debt else None for account in accounts
+            float(account.margin_level) if account and account.can_be_liquidated else None
+            for account in accounts
         ],
         block_below=float(level.block_below),
         full_above=float(level.full_above),
@@ -156,8 +157,8 @@ def _account(recorded: Recorded | None) -> PairAccount | None:
 
 
 def _liquidation_price(account: PairAccount | None) -> float | None:
-    owing = account is not None and account.has_debt and account.liquidate_price > 0
-    return float(account.liquidate_price) if account and owing else None
+    price = account.liquidation_price if account else None
+    return None if price is None else float(price)
 
 
 def _shades(history: History, keys: Sequence[str], pair: str, times: Sequence[int], bot: str) -> list[Shade]:

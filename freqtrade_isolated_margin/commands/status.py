@@ -79,7 +79,6 @@ def _pair_json(line: Line) -> dict[str, Any]:
     row, decision = line.row, line.decision
     account = row if isinstance(row, PairAccount) and kind_of(row) == "active" else None
     owing = account if account and account.has_debt else None
-    liquidates = owing is not None and owing.liquidate_price > 0
     room = decision.liquidation_distance
     return {
         "pair": line.pair,
@@ -88,7 +87,7 @@ def _pair_json(line: Line) -> dict[str, Any]:
         "margin_level": _text(owing.margin_level if owing else None),
         "status": str(account.margin_level_status) if account else None,
         "index_price": _text(account.index_price if account else None),
-        "liquidation_price": _text(owing.liquidate_price if owing and liquidates else None),
+        "liquidation_price": _text(account.liquidation_price if account else None),
         "liquidation_distance": None if room is None else plain(room, 8),
         "debt": account.has_debt if account else None,
         "decision": str(decision.outcome),

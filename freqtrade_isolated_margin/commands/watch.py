@@ -167,8 +167,9 @@ class Watch:
 
 
 def _level(row: Row | None) -> float | None:
-    owes = isinstance(row, PairAccount) and not row.is_absent and row.has_debt
-    return float(row.margin_level) if owes and isinstance(row, PairAccount) else None
+    if not isinstance(row, PairAccount) or row.is_absent or not row.can_be_liquidated:
+        return None
+    return float(row.margin_level)
 
 
 # ----- the terminal

@@ -389,8 +389,8 @@ def _figures(seen: _Seen) -> Iterable[str]:
     if account is None or not account.has_debt:
         return
     yield f"index price {plain(account.index_price, 8)}"
-    if account.liquidate_price > 0:
-        yield f"liquidation price {plain(account.liquidate_price, 8)}"
+    if account.liquidation_price is not None:
+        yield f"liquidation price {plain(account.liquidation_price, 8)}"
     if seen.room is not None:
         yield f"distance {_percent(seen.room)}"
     yield f"status {account.margin_level_status[:_STATUS]}"

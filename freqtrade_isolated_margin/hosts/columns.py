@@ -50,10 +50,10 @@ def values_of(row: Row | None, decision: EntryDecision) -> Values:
     factor = float(decision.factor)
     if not isinstance(row, PairAccount) or row.is_absent:
         return Values(margin_stake_factor=factor if row is not None else nan)
-    owing = row.has_debt
+    liquidation_price = row.liquidation_price
     return Values(
-        margin_level=float(row.margin_level) if owing else nan,
-        liquidation_price=float(row.liquidate_price) if owing and row.liquidate_price > 0 else nan,
+        margin_level=float(row.margin_level) if row.can_be_liquidated else nan,
+        liquidation_price=nan if liquidation_price is None else float(liquidation_price),
         index_price=float(row.index_price),
         margin_stake_factor=factor,
     )

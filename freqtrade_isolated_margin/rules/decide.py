@@ -329,12 +329,16 @@ def _figure_limits(level: Decimal, distance: Decimal, rules: Rules) -> tuple[_Li
 def _assess(account: PairAccount, ratio: Decimal, tolerance: Decimal) -> tuple[Decimal, Decimal, str | None]:
     """Return the margin level and the liquidation distance of an account that is liquidated at `ratio`.
 
-    Each is the worse of what was reported and what was recomputed. The third is what contradicts itself.
+    Each is the worse of what was reported and what was recomputed, and the distance of dust is infinite.
+    The third is what contradicts itself.
     """
-    _, holdings, reported_level, index, reported_price = account
+    holdings, index = account.holdings, account.index_price
+    reported_level, reported_price = account.margin_level, account.liquidate_price
     if not index:
         return ZERO, ZERO, _NO_PRICE
     level = level_at(holdings, index)
+    if account.owes_dust:
+        return min(level, reported_level), INFINITY, None
     room = liquidation_room(holdings, ratio, index, level)
     contradiction = _apart(reported_level, level, tolerance)
     if contradiction is None and room:
@@ -346,15 +350,9 @@ def _assess(account: PairAccount, ratio: Decimal, tolerance: Decimal) -> tuple[D
     return min(level, reported_level), room / index if room else ZERO, contradiction
 
 
-# What Binance prints instead of a margin level without debt (recorded), and maybe above it.
-_NO_LEVEL = Decimal(999)
-
-
 def _apart(reported: Decimal, recomputed: Decimal, tolerance: Decimal) -> str | None:
     # The level and the index price of one answer need not be of one moment: 0.2 % apart is on record.
     if abs(reported - recomputed) <= tolerance * recomputed:
-        return None
-    if reported == _NO_LEVEL and recomputed >= _NO_LEVEL:
         return None
     found = f"its margin level {plain(reported, 4)} is {plain(recomputed, 4)} at its index price"
     return f"{found}, more than {_percent(tolerance)} apart (level_tolerance)"
@@ -394,13 +392,13 @@ def _max_stake(
 
     `highest_ratio` is the highest liquidation ratio of the tiers: a larger loan may come to it.
     """
-    holdings, price, reported = account.holdings, account.index_price, account.liquidate_price
-    if account.has_debt and reported:
+    holdings, price, reported = account.holdings, account.index_price, account.liquidation_price
+    if reported:
         _, implied = implied_ratio_range(holdings, reported)
         highest_ratio = max(highest_ratio, min(implied, HIGHEST_BELIEVABLE_RATIO))
     min_level, min_distance = rules.margin_level.block_below, rules.liquidation_distance.block_below
     value = largest_borrowed_entry(holdings, side, price, highest_ratio, min_level, min_distance)
-    if account.has_debt:
+    if account.can_be_liquidated:
         value = min(value, _largest_at_level(holdings, price, level, min_level))
     stake = round_down(min(max(value, ZERO), _MORE_THAN_ANYTHING) / leverage)
     # The value itself may meet a limit, and both limits block where they are met; all below it are above.

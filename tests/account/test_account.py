@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from copy import deepcopy
 from decimal import Context, Decimal, localcontext
 from typing import Any
 
 import pytest
-from support.builders import Row, account, answer, long_row, parsed, placeholder, recorded, row
+from support.builders import Row, account, answer, dust_row, long_row, parsed, placeholder, recorded, row
 
 from freqtrade_isolated_margin.account.records import (
     Asset,
@@ -18,6 +19,7 @@ from freqtrade_isolated_margin.account.records import (
     Unreadable,
     parse_answer,
     plain_decimal,
+    row_as_written,
 )
 from freqtrade_isolated_margin.errors import AnswerError
 
@@ -150,6 +152,14 @@ def test_a_record_is_frozen() -> None:
         built.base_asset.free = D(999)  # type: ignore[misc]
 
 
+def test_a_record_can_be_pickled_and_copied() -> None:
+    """Before and after anything was worked out from it: hyperopt carries what it finds to other processes."""
+    built = account(base_total=1, quote_debt=5)
+    for _ in range(2):
+        assert pickle.loads(pickle.dumps(built)) == deepcopy(built) == built
+        built.memory["a verdict"] = built.liquidation_price
+
+
 def test_the_rows_of_an_answer_cannot_be_changed() -> None:
     """The mapping by symbol is read-only."""
     with pytest.raises(TypeError):
@@ -229,6 +239,73 @@ def test_a_row_may_come_without_enabled() -> None:
     assert not read.is_absent
 
 
+def test_what_follows_from_a_row_is_worked_out_once() -> None:
+    """Whoever asks again gets the same object; the class itself has the description."""
+    built = account(base_total=1, quote_debt=5)
+    assert built.holdings is built.holdings
+    assert built.base_asset.total_asset is built.base_asset.total_asset
+    assert "owns and owes" in str(PairAccount.holdings.__doc__)
+
+
+def test_equal_rows_are_equal_whatever_was_asked_of_them() -> None:
+    """What was worked out of an account is no part of it."""
+    asked, other = account(base_total=1, quote_debt=5), account(base_total=1, quote_debt=5)
+    asked.memory["a verdict"] = asked.holdings
+    assert asked == other
+    assert hash(asked) == hash(other)
+    assert "verdict" not in repr(asked)
+
+
+def test_a_row_is_written_as_it_came() -> None:
+    """Each documented field with its text, zeros at its end included; nothing that it did not have."""
+    built = long_row(indexPrice="50000.00000000", marginRatio="007", liquidateRate="-0")
+    del built["enabled"]
+    read = parsed(built | {"newField": 1})
+    assert isinstance(read, PairAccount)
+    read.memory["a verdict"] = read.holdings
+    assert row_as_written(read) == built
+
+
+# ----- dust
+
+
+DUST = "0.00000001"
+BEYOND_SENSE = "99999999999999999999"
+
+
+@pytest.mark.parametrize("printed", ["0", BEYOND_SENSE, "50000", "0.00000001"])
+@pytest.mark.parametrize("debt", [{}, {"base_debt": "0", "quote_interest": DUST}])
+def test_the_liquidation_price_of_dust_means_nothing(debt: dict[str, str], printed: str) -> None:
+    """It owes, and no price within reach liquidates it."""
+    built = parsed(dust_row(printed, **debt))
+    assert isinstance(built, PairAccount)
+    assert built.has_debt
+    assert not built.can_be_liquidated
+    assert built.liquidation_price is None
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        # 998.99 and 999 at the index price.
+        {"base_debt": "0.0001", "quote_total": "4994.95", "marginLevel": "999"},
+        {"base_debt": "0.0001", "quote_total": 5000, "marginLevel": "998.99"},
+        # Nobody knows what it owes.
+        {"base_debt": DUST, "quote_total": 5000, "marginLevel": "999", "indexPrice": "0"},
+    ],
+)
+def test_a_debt_that_matters_is_no_dust(contents: dict[str, Any]) -> None:
+    """Both levels say so: the reported one and the one at the index price."""
+    built = account(liquidatePrice="7", **contents)
+    assert built.can_be_liquidated
+    assert built.liquidation_price == 7
+
+
+def test_an_account_without_debt_has_no_liquidation_price() -> None:
+    """Whatever is printed for it."""
+    assert account(quote_total=5000, liquidatePrice="7").liquidation_price is None
+
+
 # ----- absent
 
 
@@ -296,6 +373,7 @@ BAD_NUMBERS: list[Any] = [
     {},
     float("nan"),
     float("inf"),
+    b"1",
 ]
 BAD_IDS = [repr(value)[:20] for value in BAD_NUMBERS]
 
@@ -354,6 +432,26 @@ def test_an_asset_that_does_not_add_up_is_unreadable(side: str, name: str) -> No
     assert isinstance(bad, Unreadable)
     assert "contradict" in bad.why
     assert built[side]["asset"] in bad.why
+
+
+@pytest.mark.parametrize("name", ["borrowed", "interest"])
+def test_a_debt_that_the_net_asset_does_not_know_is_a_contradiction(name: str) -> None:
+    """Total and net are written the same, and something is owed."""
+    built = row(base_total=5)
+    assert built["baseAsset"]["netAsset"] == built["baseAsset"]["totalAsset"]
+    built["baseAsset"][name] = "1"
+    bad = parsed(built)
+    assert isinstance(bad, Unreadable)
+    assert "netAsset of BTC" in bad.why
+
+
+def test_a_wrong_sum_of_an_odd_asset_is_told() -> None:
+    """Its name may be as odd as a database lets it be: half a character, or very long."""
+    for name in ("\ud800", "X" * 1000):
+        bad = parsed(changed("baseAsset", long_row()["baseAsset"] | {"asset": name, "locked": "7"}))
+        assert isinstance(bad, Unreadable)
+        assert "contradict" in bad.why
+        assert len(bad.why) < 200
 
 
 def test_a_sum_of_many_digits_is_checked_exactly() -> None:
@@ -430,7 +528,10 @@ def test_rows_are_found_by_symbol_and_not_by_position() -> None:
     assert parse_answer(answer(first, second)).rows == parse_answer(answer(second, first)).rows
 
 
-@pytest.mark.parametrize("bad", [{}, {"symbol": ""}, {"symbol": None}, {"symbol": 7}, None, "BTCUSDT", 3, []])
+@pytest.mark.parametrize(
+    "bad",
+    [{}, {"symbol": ""}, {"symbol": None}, {"symbol": 7}, None, "BTCUSDT", 3, [], row("", base="", quote="")],
+)
 def test_a_row_without_a_symbol_spoils_the_answer(bad: object) -> None:
     """Whose account it is nobody knows."""
     with pytest.raises(AnswerError, match="without a symbol"):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
-from support.builders import account, parsed, placeholder
+from support.builders import account, dust_row, parsed, placeholder
 
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import Absent, Unreadable
@@ -154,6 +154,13 @@ def row_without(pair: str, row: Any) -> Row:
     """The row of a pair with whatever was read of it."""
     reading = Reading(row, 1.0)
     return row_of(decide(pair, Side.LONG, reading, RULES, MAX_AGE), reading, RULES, MAX_AGE)
+
+
+def test_dust_has_a_level_and_neither_a_liquidation_price_nor_a_distance() -> None:
+    """What is printed as its liquidation price means nothing."""
+    row = row_without("BTC/USDT", parsed(dust_row("50001")))
+    assert (row.level, row.liquidation_price, row.distance) == (999, None, None)
+    assert row.decision.outcome is Outcome.ALLOW
 
 
 def names(rows: Sequence[Row]) -> list[str]:

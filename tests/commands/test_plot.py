@@ -168,6 +168,15 @@ def test_series_are_those_of_the_history_and_gaps_stay(folder: Folder) -> None:
     assert {values for minute, values in shown.items() if minute > 20.1} == {(60_000.0, None, None)}
 
 
+def test_dust_is_drawn_as_no_debt(folder: Folder) -> None:
+    """A level of 999 and a price beyond sense would press every other line flat."""
+    dust = builders.parsed(builders.dust_row("99999999999999999999"))
+    store(folder.history.writer(KEY, "bot"), range(10), dust)
+    chart = folder.chart()
+    assert set(chart.index_price) == {50_000.0}
+    assert set(chart.margin_level) == set(chart.liquidation_price) == {None}
+
+
 def test_a_long_time_is_drawn_with_at_most_2000_moments(folder: Folder) -> None:
     """The moments are evenly spaced and the newest is the last read."""
     writer = folder.history.writer(KEY, "bot")

@@ -152,6 +152,13 @@ def test_where_nothing_is_owed_there_is_no_level(command: Command) -> None:
     assert shown["base_total"] is not None
 
 
+def test_dust_has_no_liquidation_price(command: Command) -> None:
+    """What is printed as one means nothing."""
+    command.fill(builders.parsed(builders.dust_row("99999999999999999999")))
+    (shown,) = json.loads(command.run("--json").out)["accounts"]
+    assert (shown["margin_level"], shown["liquidation_price"]) == ("999", None)
+
+
 def test_csv_has_the_same_in_one_table(command: Command) -> None:
     """Each account and each decision is a row, in the order of time; what it does not have is empty."""
     command.fill("3.00000000", "1.1")

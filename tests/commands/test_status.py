@@ -213,6 +213,20 @@ def test_with_dynamic_pair_lists_every_active_account_is_shown(
     assert list(by_pair(shown)) == [f"{base}/USDT" for base in ("ADA", "BNB", "BTC", "FET", "SOL", "XRP")]
 
 
+def test_dust_has_neither_a_liquidation_price_nor_a_distance(
+    exchange: LocalExchange, bot_config: dict[str, Any], command: Command
+) -> None:
+    """A short that was bought back but for the last of its interest is no danger, and no contradiction."""
+    exchange.set_account("BTC/USDT", AccountSpec(quote_free="5000", base_interest="0.00000001"))
+    command.write(bot_config)
+    exit_status, shown = command.json("-c", "config.json", "BTC/USDT")
+    [line] = shown["pairs"]
+    assert exit_status == 0
+    assert line["debt"] is True
+    assert line["liquidation_price"] is line["liquidation_distance"] is None
+    assert (line["decision"], line["stake_factor"]) == ("allow", "1")
+
+
 def test_a_futures_bot_sees_the_accounts_of_its_spot_pairs(
     bot_config: dict[str, Any], command: Command
 ) -> None:

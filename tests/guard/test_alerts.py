@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.builders import account, long_row, parsed, placeholder, row
+from support.builders import account, dust_row, long_row, parsed, placeholder, row
 
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import PairAccount, Unreadable
@@ -91,6 +91,16 @@ def test_a_shrink_says_how_much_is_left(watched: Watched) -> None:
         "BTC/USDT: shrink, was allow. Entries with 50 % of their stake: margin level 1.625 between 1.25 "
         "(`block_below`) and 2 (`full_above`). Margin level 1.625, index price 50000, "
     )
+
+
+def test_dust_that_is_left_of_a_debt_is_back_to_normal() -> None:
+    """It has a level, and neither a liquidation price nor a distance."""
+    watched = Watched()
+    watched.at("1.2")
+    lines = [line for _ in range(40) for line in watched.look(watched.pair(dust_row("50001")))]
+    (line,) = lines
+    assert line.startswith("BTC/USDT: back to normal; allow, was block.")
+    assert line.endswith("Margin level 999, index price 50000, status EXCESSIVE.")
 
 
 def test_a_pair_without_account_has_no_figures() -> None:

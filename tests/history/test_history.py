@@ -23,9 +23,8 @@ from support import builders
 from support.postgresql import PostgreSQL
 from support.storing import set_clock, set_migrations
 
-from freqtrade_isolated_margin.account import records as account_module
 from freqtrade_isolated_margin.account.maths import Side
-from freqtrade_isolated_margin.account.records import Absent, PairAccount, Row, Unreadable
+from freqtrade_isolated_margin.account.records import Absent, PairAccount, Row, Unreadable, row_as_written
 from freqtrade_isolated_margin.account.tiers import TierRatios
 from freqtrade_isolated_margin.binance.clock import milliseconds
 from freqtrade_isolated_margin.errors import SettingsError
@@ -158,15 +157,12 @@ def test_an_account_at_other_prices_comes_back_exactly(history: History, row: Ro
     """Where only figures change that do so with the prices, the rest of the row is that of before."""
     assert isinstance(row, PairAccount)
     assert isinstance(again, PairAccount)
-    figures = (
-        again.index_price,
-        again.margin_level,
-        again.liquidate_price,
-        again.liquidate_rate,
-        again.base_asset.net_asset_of_btc,
-        again.quote_asset.net_asset_of_btc,
-    )
-    repriced = account_module.repriced(row, [f"{figure:f}" for figure in figures])
+    moved, other = row_as_written(row), row_as_written(again)
+    for name in ("indexPrice", "marginLevel", "liquidatePrice", "liquidateRate"):
+        moved[name] = other[name]
+    for side in ("baseAsset", "quoteAsset"):
+        moved[side]["netAssetOfBtc"] = other[side]["netAssetOfBtc"]
+    repriced = builders.parsed(moved)
     key = next(_KEYS)
     writer = history.writer(key, "bot")
     rows: list[Row] = [row, repriced, row]

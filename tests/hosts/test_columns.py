@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as how
 from hypothesis import strategies as st
-from support.builders import long_row, parsed, placeholder, row
+from support.builders import dust_row, long_row, parsed, placeholder, row
 
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import Absent, PairAccount, Row, Unreadable
@@ -96,6 +96,14 @@ def test_an_account_with_debt_has_all_values() -> None:
 def test_without_debt_there_is_no_level_and_no_liquidation() -> None:
     """Whatever the row says of them."""
     record = parsed(row(base_total=1))
+    level, liquidation, index, factor = values_of(record, verdict(record))
+    assert (isnan(level), isnan(liquidation), index, factor) == (True, True, 50_000, 1)
+
+
+@pytest.mark.parametrize("printed", ["0", "99999999999999999999"])
+def test_dust_is_drawn_as_no_debt(printed: str) -> None:
+    """A level of 999 and a price beyond sense would press every other line flat."""
+    record = parsed(dust_row(printed))
     level, liquidation, index, factor = values_of(record, verdict(record))
     assert (isnan(level), isnan(liquidation), index, factor) == (True, True, 50_000, 1)
 

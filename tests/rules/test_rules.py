@@ -6,6 +6,8 @@ from collections.abc import Callable
 from copy import deepcopy
 from decimal import Context, Decimal, localcontext
 from fractions import Fraction
+from itertools import product
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from support.builders import (
     Row,
     account,
     answer,
+    dust_row,
     fraction,
     long_row,
     parsed,
@@ -24,7 +27,7 @@ from support.builders import (
     short_row,
     text,
 )
-from support.fuzzing import campaign
+from support.fuzzing import campaign, good_row
 
 from freqtrade_isolated_margin.account.maths import (
     Funding,
@@ -393,6 +396,37 @@ def test_an_account_that_contradicts_itself_blocks(built: Row, word: str) -> Non
     assert_blocked(decision, Rule.CONTRADICTION, "contradicts itself", word)
 
 
+@pytest.mark.parametrize("printed", ["0", "99999999999999999999", "49999"])
+@pytest.mark.parametrize("level", ["999", "1000", "9999999"])
+@pytest.mark.parametrize("debt", [{}, {"base_debt": "0", "quote_interest": "0.00000001"}])
+@pytest.mark.parametrize("side", list(Side))
+def test_dust_is_no_contradiction(debt: dict[str, Any], level: str, printed: str, side: Side) -> None:
+    """A short that was bought back without its last interest: what is printed for it means nothing."""
+    decision = judged(dust_row(printed, marginLevel=level, **debt), side)
+    assert decision.outcome is ALLOW
+    assert decision.liquidation_distance is None
+    assert not any("contradict" in reason for reason in decision.reasons)
+
+
+@pytest.mark.parametrize("printed", ["0", "99999999999999999999", "49999"])
+@pytest.mark.parametrize("debt", ["0.0002", "0.02"])
+def test_a_larger_debt_with_the_figures_of_dust_is_a_contradiction(debt: str, printed: str) -> None:
+    """5,000 over 10 is a level of 500, whatever is reported."""
+    decision = judged(
+        dust_row(printed, base_debt=debt), margin_level=ANY_LEVEL, liquidation_distance=ANY_DISTANCE
+    )
+    assert_blocked(decision, Rule.CONTRADICTION, "contradicts itself", "margin level 999")
+
+
+@pytest.mark.parametrize("printed", ["0", "99999999999999999999", "49999"])
+def test_dust_bounds_a_borrowed_entry_as_no_debt_does(printed: str) -> None:
+    """But for itself: what is printed as its liquidation price raises no ratio."""
+    with_dust, without = borrowed(dust_row(printed)), borrowed(row(quote_total=5000))
+    assert with_dust.max_stake is not None
+    assert without.max_stake is not None
+    assert 0 < without.max_stake - with_dust.max_stake < D("0.01")
+
+
 @pytest.mark.parametrize("ratio", ["1.04", "1.30"])
 def test_both_ends_of_the_believable_ratios_are_believed(ratio: str) -> None:
     """1.04 and 1.30 belong to the range, as far as prices of eight places can tell."""
@@ -584,6 +618,35 @@ def test_an_unchanged_account_is_judged_once() -> None:
     assert judged(record, entry_funding="borrowed") != judged(record)
 
 
+_ASKED = list(
+    product(
+        Side,
+        [
+            Rules(),
+            Rules(entry_funding="borrowed"),
+            Rules(entry_funding="borrowed", level_tolerance=D("0.5")),
+        ],
+        [None, TierRatios(D("1.05"), D("1.05")), TierRatios(D("1.15"), D("1.18"))],
+        [D(1), D(3)],
+    )
+)
+
+
+@campaign(60, 2_000)
+@given(st.randoms(use_true_random=False))
+def test_a_remembered_verdict_is_the_verdict(rnd: Random) -> None:
+    """An account that was judged before, in whatever ways, gives what one gives that was never judged."""
+    built = good_row(rnd, "BTCUSDT")
+    known = parsed(built)
+    for side, rules, tiers, leverage in rnd.sample(_ASKED, len(_ASKED)):
+        remembered, anew = (
+            decide("X/Y", side, Reading(record, tier_ratios=tiers), rules, 60.0, leverage)
+            for record in (known, parsed(built))
+        )
+        assert remembered == anew
+        assert str(remembered) == str(anew)
+
+
 # ----- whatever comes in
 
 
@@ -750,7 +813,10 @@ def figures_in_fractions(account: PairAccount, ratio: Fraction) -> tuple[Fractio
 
     level = level_at(index)
     worse = min(level, reported_level)
-    apart = abs(reported_level - level) > level / 50 and not (reported_level == 999 and level >= 999)
+    if worse >= 999:
+        # Dust: no price within reach liquidates.
+        return worse, None, ""
+    apart = abs(reported_level - level) > level / 50
     word = "its margin level" if apart else ""
     if level <= ratio:
         return worse, Fraction(0), word

@@ -127,6 +127,12 @@ def short_row(level: Number = 3, symbol: str = "BTCUSDT", **more: Any) -> Row:
     return row(symbol, quote_total=Fraction(level) * 1000, base_debt="0.02", **more)
 
 
+def dust_row(printed: str = "0", **more: Any) -> Row:
+    """A short that was bought back but for its last interest, with a liquidation price as `printed`."""
+    shown = {"base_debt": "0.00000001", "marginLevel": "999", "liquidatePrice": printed}
+    return row(quote_total=5000, **shown | more)
+
+
 def placeholder(symbol: str = "BTCUSDT", **more: Any) -> Row:
     """The row that a pair answers with whose account was never created."""
     return row(symbol, isolatedCreated=False, enabled=False, **more)

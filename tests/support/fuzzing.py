@@ -86,7 +86,6 @@ def plain_number(value: object, *, signed: bool) -> bool:
 def _documented_asset(asset: object) -> bool:
     return (
         isinstance(asset, dict)
-        and not getattr(asset, "doubled", False)
         and type(asset.get("asset")) is str
         and all(type(asset.get(name)) is bool for name in ("borrowEnabled", "repayEnabled"))
         and all(plain_number(asset.get(name), signed=False) for name in _AMOUNTS)
@@ -104,7 +103,6 @@ def documented_row(found: object) -> bool:
     """Whether a row has every field of the documentation, in its type, with assets that add up."""
     return (
         isinstance(found, dict)
-        and not getattr(found, "doubled", False)
         and type(found.get("symbol")) is str
         and type(found.get("marginLevelStatus")) is str
         and all(type(found.get(name)) is bool for name in ("isolatedCreated", "tradeEnabled"))
@@ -124,7 +122,7 @@ _TOTALS = ("totalAssetOfBtc", "totalLiabilityOfBtc", "totalNetAssetOfBtc")
 
 def documented_rows(payload: object) -> dict[str, Any] | None:
     """Return the documented rows of an answer by symbol, None where the answer as a whole is not so."""
-    if not isinstance(payload, dict) or getattr(payload, "doubled", False):
+    if not isinstance(payload, dict):
         return None
     rows = payload.get("assets")
     if not isinstance(rows, list) or any(
@@ -141,28 +139,14 @@ def documented_rows(payload: object) -> dict[str, Any] | None:
     }
 
 
-class _Object(dict[str, Any]):
-    """A JSON object that knows whether a key stood in it twice."""
-
-    doubled = False
-
-
-def _object(members: list[tuple[str, Any]]) -> _Object:
-    made = _Object(members)
-    made.doubled = len(made) != len(members)
-    return made
-
-
 def _no_number(name: str) -> None:
     raise ValueError(name)
 
 
 def strictly_decoded(body: bytes) -> object:
-    """Decode JSON as its standard has it; None for what is no JSON. Doubled keys are marked."""
+    """Decode JSON as its standard has it; None for what is no JSON. Of doubled keys the last counts."""
     try:
-        return json.loads(
-            body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number, parse_int=lambda _: 0
-        )
+        return json.loads(body.decode("utf-8"), parse_constant=_no_number, parse_int=lambda _: 0)
     except (ValueError, RecursionError):
         return None
 
@@ -250,7 +234,10 @@ def most(found: Mapping[str, Any], *, borrowed: bool = False) -> Fraction:
     if not books.owes:
         return Fraction(1)
     level, said, ratio = books.level(index), Fraction(found["marginLevel"]), _ratio(found)
-    apart = abs(level - said) > level / 50 and not (said == 999 and level >= 999)
+    if min(level, said) >= 999:
+        # Dust: no price within reach liquidates, whatever is printed for it.
+        return Fraction(1)
+    apart = abs(level - said) > level / 50
     room = _room(books, index, Fraction(found["liquidatePrice"]), ratio)
     if apart or room is None:
         return Fraction(0)
