@@ -204,9 +204,10 @@ def _cut(
     if untouched:
         return stake
     count_refusal(judge, decision, refused=False)
-    why = str(decision)
+    why: EntryDecision | str = decision
     if decision.factor == ONE:
         why = f"{decision.pair} {decision.side}: the largest that is safe is {decision.max_stake:f}"
+    # Not put into words here: a backtest cuts thousands, and logs none.
     logger.log(log_level(judge), "Stake cut from %s to %s: %s", stake, left, why)
     return left
 
