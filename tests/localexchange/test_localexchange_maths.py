@@ -23,6 +23,7 @@ from freqtrade_isolated_margin.localexchange.ledger import (
     liquidation_price,
     margin_level,
 )
+from freqtrade_isolated_margin.localexchange.liquidation import liquidate
 from freqtrade_isolated_margin.localexchange.markets import Market
 from freqtrade_isolated_margin.localexchange.paths import noise, seed_of, wander
 from freqtrade_isolated_margin.localexchange.state import State
@@ -151,7 +152,7 @@ def test_liquidation_repays(
         market(10), base=Holding(base[0], borrowed=base[1]), quote=Holding(quote[0], borrowed=quote[1])
     )
     before = account.base.net * price + account.quote.net
-    account.liquidate(price)
+    liquidate(account, price)
     assert not account.indebted
     assert account.base.free >= 0
     assert account.quote.free >= 0
