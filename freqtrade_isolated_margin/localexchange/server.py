@@ -76,15 +76,22 @@ class Gateway:
         self._weights = weights
         self._faults = faults
 
-    def reply(self, wire: Wire) -> tuple[Reply, Fault | None]:
-        """Answer a request, note it, and say which fault is to befall the sending."""
-        fault = self._faults.take(wire.method, wire.path, wire.readable())
+    def fault(self, wire: Wire) -> Fault | None:
+        """Return the fault that is to befall a request."""
+        return self._faults.take(wire.method, wire.path, wire.readable())
+
+    def reply(self, wire: Wire, fault: Fault | None) -> Reply:
+        """Answer a request, as its fault has it, and note it."""
         with self._state.changed:
-            reply = self._faulty(fault) if fault and fault.replaces else self._handle(wire)
+            replaced = fault is not None and fault.replaces
+            if not replaced or (fault is not None and fault.done):
+                reply = self._handle(wire)
+            if fault is not None and replaced:
+                reply = self._faulty(fault)
             if fault and fault.transform and reply.status == 200:  # noqa: PLR2004 - an HTTP status
                 reply = _transformed(reply, fault.transform)
             self._record(wire, reply, hidden=fault is not None and fault.hang)
-        return reply, fault
+        return reply
 
     def _handle(self, wire: Wire) -> Reply:
         route = ROUTES.get((wire.method, wire.path))
@@ -150,7 +157,10 @@ def _application(gateway: Gateway, closing: asyncio.Event) -> FastAPI:
             body=(await request.body()).decode("latin-1"),
             key=request.headers.get("X-MBX-APIKEY"),
         )
-        reply, fault = gateway.reply(wire)
+        fault = gateway.fault(wire)
+        if fault is not None:
+            await _pause(closing, fault.late)
+        reply = gateway.reply(wire, fault)
         if fault is None:
             return Response(reply.body, reply.status, dict(reply.headers))
         await _pause(closing, None if fault.hang else fault.delay)

@@ -127,7 +127,7 @@ def test_borrow_and_repay_by_hand(exchange: LocalExchange, client: ccxt.binance)
     exchange.set_account(PAIR, AccountSpec(quote_free="100"))
     assert client.borrow_isolated_margin(PAIR, "USDT", 240)["id"]
     assert client.fetch_borrow_interest("USDT", PAIR)[0]["amountBorrowed"] == 240
-    with pytest.raises(ccxt.BadRequest):
+    with pytest.raises(ccxt.ExchangeError, match="-3015"):
         client.repay_isolated_margin(PAIR, "USDT", 241)
     client.repay_isolated_margin(PAIR, "USDT", 240.0024)
     assert (quote_side(exchange)["borrowed"], quote_side(exchange)["free"]) == ("0", "99.9976")
