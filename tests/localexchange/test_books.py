@@ -9,21 +9,14 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.desk import MARGIN, SATOSHI, Desk
 
-from freqtrade_isolated_margin.localexchange import DEFAULT_MARKETS, SCENARIOS, Scenario
-from freqtrade_isolated_margin.localexchange.errors import BinanceError
-from freqtrade_isolated_margin.localexchange.keys import ApiKey
+from freqtrade_isolated_margin.localexchange import DEFAULT_MARKETS, SCENARIOS
 from freqtrade_isolated_margin.localexchange.loans import Loans
 from freqtrade_isolated_margin.localexchange.margin_orders import SIDE_EFFECTS, MarginBook
-from freqtrade_isolated_margin.localexchange.protocol import Parameters
-from freqtrade_isolated_margin.localexchange.routes import ROUTES, Call
 from freqtrade_isolated_margin.localexchange.state import State
 from freqtrade_isolated_margin.localexchange.transfers import Transfers
 
-MARGIN = "/sapi/v1/margin"
-SATOSHI = Decimal("0.00000001")
-KEY = ApiKey(permissions={"permitsUniversalTransfer": True})
-EMPTY = Scenario("empty", "nothing but money", balances={"USDT": "10000", "SOL": "20", "BTC": "0.1"})
 FACTORS = [
     Decimal(text) for text in ("0.3", "0.6", "0.8", "0.9", "0.97", "1", "1.03", "1.1", "1.2", "1.6", "3")
 ]
@@ -45,50 +38,6 @@ class Wish(NamedTuple):
     """Limit and stop price as a multiple of the price."""
     by_quote: bool = False
     repaying: bool = True
-
-
-class Desk:
-    """Asks the exchange without a wire, and keeps the books of what its answers say."""
-
-    def __init__(self, fee: str = "0.001", liquidation_fee: str = "0") -> None:
-        self.state = State(DEFAULT_MARKETS, EMPTY, speed=1.0, fee=Decimal(fee))
-        self.state.liquidation_grace = 0.0
-        self.state.liquidation_fee = Decimal(liquidation_fee)
-        self.opening = self.state.net_assets()
-
-    def ask(self, method: str, path: str, **params: object) -> Any:
-        """Ask, and return the answer or the code of the refusal."""
-        handler = ROUTES[(method, path)].handler
-        try:
-            return handler(Call(self.state, Parameters({k: str(v) for k, v in params.items()}), KEY, method))
-        except BinanceError as error:
-            return error.code
-
-    def balanced(self) -> None:
-        """Compare what is there with what was there at first and has been traded, paid and charged since."""
-        explained = self.state.explained()
-        expected = {
-            asset: self.opening.get(asset, Decimal(0)) + explained.get(asset, Decimal(0))
-            for asset in {*self.opening, *explained}
-        }
-        present = self.state.net_assets()
-        assert {a: v for a, v in present.items() if v} == {a: v for a, v in expected.items() if v}
-
-    def sound(self) -> None:
-        """Nothing is negative, nothing is finer than a satoshi, and only open orders lock anything."""
-        locked: dict[tuple[str, str], Decimal] = {}
-        for order in self.state.margin_book.open_orders():
-            place = order.symbol, order.paid_asset
-            locked[place] = locked.get(place, Decimal(0)) + order.resting_lock
-        for symbol, account in self.state.accounts.items():
-            for asset, holding in account.holdings():
-                for value in (holding.free, holding.locked, holding.borrowed, holding.interest):
-                    assert value >= 0
-                    assert value % SATOSHI == 0
-                assert holding.locked == locked.get((symbol, asset), Decimal(0))
-        for balance in self.state.book.wallet.values():
-            assert balance.free >= 0
-            assert balance.locked >= 0
 
 
 symbols = st.sampled_from(SYMBOLS)
@@ -169,8 +118,7 @@ def _set_liquidity(desk: Desk, symbol: str, quantity: int | None) -> None:
 def _transfer_in(desk: Desk, symbol: str, base: bool, share: Decimal) -> None:
     asset = _asset(desk, symbol, base)
     amount = _on_step(desk.state.book.balance(asset).free * share, SATOSHI)
-    kind = {"type": "MAIN_ISOLATED_MARGIN", "toSymbol": symbol}
-    desk.ask("POST", "/sapi/v1/asset/transfer", asset=asset, amount=f"{amount:f}", **kind)
+    desk.move_in(symbol, asset, f"{amount:f}")
 
 
 def _transfer_out(desk: Desk, symbol: str, base: bool, share: Decimal) -> None:
@@ -178,8 +126,7 @@ def _transfer_out(desk: Desk, symbol: str, base: bool, share: Decimal) -> None:
     most = desk.ask("GET", f"{MARGIN}/maxTransferable", asset=asset, isolatedSymbol=symbol)
     if isinstance(most, dict):
         amount = _on_step(Decimal(most["amount"]) * share, SATOSHI)
-        kind = {"type": "ISOLATED_MARGIN_MAIN", "fromSymbol": symbol}
-        desk.ask("POST", "/sapi/v1/asset/transfer", asset=asset, amount=f"{amount:f}", **kind)
+        desk.move_out(symbol, asset, f"{amount:f}")
 
 
 def _borrow(desk: Desk, symbol: str, base: bool, share: Decimal) -> None:
@@ -187,18 +134,13 @@ def _borrow(desk: Desk, symbol: str, base: bool, share: Decimal) -> None:
     most = desk.ask("GET", f"{MARGIN}/maxBorrowable", asset=asset, isolatedSymbol=symbol)
     if isinstance(most, dict):
         amount = _on_step(Decimal(most["amount"]) * share, SATOSHI)
-        _loan(desk, symbol, asset, amount, "BORROW")
+        desk.loan("BORROW", symbol, asset, f"{amount:f}")
 
 
 def _repay(desk: Desk, symbol: str, base: bool, share: Decimal) -> None:
     asset = _asset(desk, symbol, base)
     owed = desk.state.account(symbol).holding(asset).debt
-    _loan(desk, symbol, asset, _on_step(owed * share, SATOSHI), "REPAY")
-
-
-def _loan(desk: Desk, symbol: str, asset: str, amount: Decimal, kind: str) -> None:
-    params = {"asset": asset, "symbol": symbol, "amount": f"{amount:f}", "type": kind}
-    desk.ask("POST", f"{MARGIN}/borrow-repay", isIsolated="TRUE", **params)
+    desk.loan("REPAY", symbol, asset, f"{_on_step(owed * share, SATOSHI):f}")
 
 
 def _order(desk: Desk, wish: Wish) -> None:
@@ -209,11 +151,8 @@ def _order(desk: Desk, wish: Wish) -> None:
     if wish.type == "MARKET" and wish.by_quote:
         params = {"quoteOrderQty": f"{_on_step(worth, SATOSHI):f}"}
     limit = f"{_on_step(price * wish.distance, market.tick):f}"
-    desk.ask(
-        "POST",
-        f"{MARGIN}/order",
+    desk.order(
         symbol=wish.symbol,
-        isIsolated="TRUE",
         side=wish.side,
         type=wish.type,
         price=limit,
