@@ -48,14 +48,9 @@ class MarginBook(OrderBook):
         return closed
 
     def forget(self, symbol: str, now: int) -> None:
-        """End the open orders of an account that has been replaced: what they locked is no longer there."""
+        """End the open orders of an account that is replaced or liquidated, whatever they have locked."""
         for order in self.open_orders(symbol):
             self._update(replace(order, status="CANCELED", update_time=now))
-
-    def release(self, symbol: str, now: int) -> None:
-        """Cancel the open orders of an account that is about to be liquidated, without repaying."""
-        for order in self.open_orders(symbol):
-            super().close(order.order_id, "CANCELED", now)
 
     def _fund(self, market: Market, order: OrderRecord) -> OrderRecord:
         asset = order.paid_asset

@@ -43,12 +43,7 @@ class State:
         self.prices = Prices(list(self.markets.values()), scenario, self.born, speed)
         self.accounts: dict[str, IsolatedAccount] = {}
         self.book = OrderBook(fee)
-        self.loans = Loans(self.price, self.told_ms, self._interest_ms)
-        self.transfers = Transfers(self.book, self.price, lambda: next(self.loans.numbers))
-        self.margin_book = MarginBook(self.book, self.account, self.loans)
         self.keys: dict[str, ApiKey] = {}
-        self.liquidations: list[Liquidation] = []
-        self.burns = {"spotBNBBurn": False, "interestBNBBurn": False}
         self.records: deque[RequestRecord] = deque(maxlen=_KEPT_RECORDS)
         self._advanced = 0.0
         self._hours_charged = 0
@@ -58,8 +53,13 @@ class State:
         return Market(replace(spec, price=self.scenario.prices.get(spec.pair, spec.price)))
 
     def _fill_scenario(self) -> None:
-        for symbol in self.margin_book.open_symbols():
-            self.margin_book.forget(symbol, self.told_ms())
+        """Begin anew with what the scenario has in its accounts, with no order, loan or transfer there."""
+        self.loans = Loans(self.price, self.told_ms, self._interest_ms)
+        self.transfers = Transfers(self.book, self.price, lambda: next(self.loans.numbers))
+        self.margin_book = MarginBook(self.book, self.account, self.loans)
+        self.liquidations: list[Liquidation] = []
+        self.burns = {"spotBNBBurn": False, "interestBNBBurn": False}
+        self.book.liquidity.clear()
         for pair, spec in self.scenario.accounts.items():
             if pair in self.by_pair:
                 market = self.by_pair[pair]
@@ -230,7 +230,7 @@ class State:
     def _settle(self, account: IsolatedAccount, now: float) -> None:
         symbol = account.market.symbol
         price = self.prices.at(symbol, now)
-        self.margin_book.release(symbol, self.told_ms())
+        self.margin_book.forget(symbol, self.told_ms())
         settlement = liquidate(account, price, self.liquidation_fee)
         record = Liquidation(self.book.next_id(), round(now * 1000), symbol, price, settlement)
         self.liquidations.append(record)

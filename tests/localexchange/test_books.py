@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.desk import MARGIN, SATOSHI, Desk
 
@@ -188,10 +188,22 @@ def play(steps: list[tuple[Any, ...]], fee: str, liquidation_fee: str) -> Desk:
             desk.state.tick()
             desk.balanced()
             desk.sound()
+            desk.true()
     return desk
 
 
+LOSSES: list[tuple[Any, ...]] = [
+    ("order", Wish("SOLUSDT", "BUY", "MARKET", "AUTO_BORROW_REPAY", share=Decimal("1.5"))),
+    ("order", Wish("SOLUSDT", "SELL", "LIMIT", "NO_SIDE_EFFECT", "GTC", Decimal("0.2"), Decimal("1.1"))),
+    ("order", Wish("BTCUSDT", "SELL", "MARKET", "AUTO_BORROW_REPAY", share=Decimal("1.5"))),
+    ("hours", 3),
+    ("price", "SOLUSDT", Decimal("0.3")),
+    ("price", "BTCUSDT", Decimal(3)),
+]
+
+
 @settings(max_examples=300, deadline=None)
+@example(steps=LOSSES, fee="0.001", liquidation_fee="0.02")
 @given(
     steps=st.lists(step_kinds, min_size=10, max_size=40),
     fee=st.sampled_from(["0", "0.001"]),
@@ -216,6 +228,14 @@ STORY: list[tuple[Any, ...]] = [
     ("out", "BTCUSDT", False, Decimal("0.5")),
     ("price", "SOLUSDT", Decimal("0.6")),
 ]
+
+
+def test_lenders_lose_in_the_other_story() -> None:
+    """Both accounts of the example are worth less than they owe when they are liquidated."""
+    settlements = [record.settlement for record in play(LOSSES, "0.001", "0.02").state.liquidations]
+    assert [settlement.side for settlement in settlements] == ["SELL", "BUY"]
+    assert settlements[0].quote_loss > 0
+    assert settlements[1].base_loss > 0
 
 
 def test_the_story_has_everything_in_it() -> None:

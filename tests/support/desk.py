@@ -13,14 +13,14 @@ from freqtrade_isolated_margin.localexchange.state import State
 MARGIN = "/sapi/v1/margin"
 TRANSFER = "/sapi/v1/asset/transfer"
 SATOSHI = Decimal("0.00000001")
-EMPTY = Scenario("empty", "nothing but money", balances={"USDT": "10000", "SOL": "20", "BTC": "0.1"})
+MONEY = Scenario("money", "nothing but money", balances={"USDT": "10000", "SOL": "20", "BTC": "0.1"})
 
 
 class Desk:
     """One exchange with no account, at which nothing happens unless it is asked for."""
 
     def __init__(self, fee: str = "0.001", liquidation_fee: str = "0") -> None:
-        self.state = State(DEFAULT_MARKETS, EMPTY, speed=1.0, fee=Decimal(fee))
+        self.state = State(DEFAULT_MARKETS, MONEY, speed=1.0, fee=Decimal(fee))
         self.state.liquidation_grace = 0.0
         self.state.liquidation_fee = Decimal(liquidation_fee)
         self.opening = self.state.net_assets()
@@ -89,6 +89,18 @@ class Desk:
         }
         present = self.state.net_assets()
         assert {a: v for a, v in present.items() if v} == {a: v for a, v in expected.items() if v}
+
+    def true(self) -> None:
+        """What is on record is what price and rate make of it, to a satoshi, and each loan cost its hour."""
+        for record in self.state.liquidations:
+            settlement = record.settlement
+            assert abs(settlement.worth - settlement.quantity * record.price) < SATOSHI
+            assert 0 <= settlement.fee <= settlement.worth * self.state.liquidation_fee + SATOSHI
+        charges, records = self.state.loans.charges, self.state.loans.records
+        for charge in charges:
+            assert abs(charge.interest - charge.principal * charge.daily_rate / 24) <= SATOSHI / 2
+        at_once = [charge.principal for charge in charges if charge.kind == "ON_BORROW"]
+        assert at_once == [record.principal for record in records if record.kind == "BORROW"]
 
     def sound(self) -> None:
         """Nothing is negative, nothing is finer than a satoshi, and only open orders lock anything."""
