@@ -1,6 +1,6 @@
 """How Binance writes decimal numbers."""
 
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_HALF_UP, Decimal
 
 ZERO = Decimal(0)
 ONE = Decimal(1)
@@ -17,6 +17,11 @@ def rounded(value: Decimal) -> Decimal:
 def floored(value: Decimal, step: Decimal) -> Decimal:
     """The largest multiple of the step that is not above the value."""
     return (value / step).to_integral_value(ROUND_DOWN) * step
+
+
+def raised(value: Decimal, step: Decimal) -> Decimal:
+    """The smallest multiple of the step that is not below the value."""
+    return (value / step).to_integral_value(ROUND_CEILING) * step
 
 
 def plain(value: Decimal) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 # Codes and messages are those of Binance's error documents, which give no HTTP status per code. 401 for keys
 # and 429 for weights are seen in practice. Assumed: faults of the exchange come with 5xx, the rest with 400.
+# No document has the messages of -11003, -11004 and -11008. Assumed: what the first two stand for.
 _MESSAGES = {
     -1000: (500, "An unknown error occurred while processing the request."),
     -1001: (500, "Internal error; unable to process your request. Please try again."),
@@ -39,10 +40,23 @@ _MESSAGES = {
     -2014: (401, "API-key format invalid."),
     -2015: (401, "Invalid API-key, IP, or permissions for action."),
     -3003: (400, "Margin account does not exist."),
+    -3006: (400, "Your borrow amount has exceed maximum borrow amount."),
+    -3011: (400, "Your input date is invalid."),
+    -3012: (400, "Borrow is banned for this asset."),
+    -3013: (400, "Borrow amount less than minimum borrow amount."),
+    -3015: (400, "Repay amount exceeds borrow amount."),
+    -3020: (400, "Transfer out amount exceeds max amount."),
     -3021: (400, "Margin account are not allowed to trade this trading pair."),
+    -3023: (400, "You can't transfer out/place order under current margin level."),
+    -3027: (400, "This is not a valid margin asset."),
+    -3041: (400, "Balance is not enough"),
     -3045: (400, "The system does not have enough asset now."),
     -3999: (400, "This function is only available for invited users"),
+    -5013: (400, "Asset transfer failed: insufficient balance"),
     -11001: (400, "Isolated margin account does not exist."),
+    -11003: (400, "The number of isolated margin accounts is at its limit."),
+    -11004: (400, "The isolated margin account is not empty."),
+    -11008: (400, "Your borrow amount has exceed the limit of your collateral."),
 }
 
 

@@ -13,8 +13,13 @@ JsonObject = dict[str, Any]
 class Fault:
     """Something that goes wrong with matching requests.
 
-    `status`, `body` and `code` answer without handling the request; the other kinds handle it and spoil the
-    answer. Kinds can be combined, as a delay before an error.
+    `status`, `body`, `code` and `hang` answer without handling the request, unless it is `done` nevertheless;
+    the other kinds handle it and spoil the answer. Kinds can be combined, as a delay before an error.
+
+    What a client may meet when it posts, for the nth request (`skip` + 1) of a method and path:
+    refused before any effect (`code`); taken, and the answer lost (`reset`); not taken, and the answer lost
+    (`code` with `reset`); taken, and answered as if nobody knew (`code=-1007` with `done`); taken after the
+    client has given up (`late`); taken and never answered (`hang` with `done`).
     """
 
     path: str = "*"
@@ -32,6 +37,10 @@ class Fault:
     code: int | None = None
     """A Binance error, with its own message and HTTP status unless `msg` or `status` say otherwise."""
     msg: str = ""
+    done: bool = False
+    """Handle the request all the same: what it asks for has its effect, and only the answer is another."""
+    late: float = 0.0
+    """Seconds before the request is handled. It is, even if nobody waits for the answer any more."""
     delay: float = 0.0
     """Seconds before the answer begins."""
     hang: bool = False
@@ -45,7 +54,7 @@ class Fault:
 
     @property
     def replaces(self) -> bool:
-        """Whether the request is not handled at all."""
+        """Whether something else is answered than what handling the request would."""
         return self.hang or not (self.status is None and self.body is None and self.code is None)
 
     def matches(self, method: str, path: str, params: Mapping[str, str]) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from .amounts import ONE, ZERO, Number, plain
+from .errors import BinanceError
 from .markets import Market, Tier
 
 NO_DEBT_LEVEL = Decimal(999)
@@ -112,6 +113,22 @@ class IsolatedAccount:
         """Stand in for a pair that never had an account. That trading is enabled on it is assumed."""
         return cls(market=market, created=False, enabled=False)
 
+    def holdings(self) -> tuple[tuple[str, Holding], tuple[str, Holding]]:
+        """Return base and quote, each with its name."""
+        return (self.market.base, self.base), (self.market.quote, self.quote)
+
+    def holding(self, asset: str) -> Holding:
+        """Return one of the two assets, or refuse any other."""
+        for name, holding in self.holdings():
+            if name == asset:
+                return holding
+        raise BinanceError(-3027)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is there and nothing is owed."""
+        return not any(holding.total or holding.debt for _, holding in self.holdings())
+
     @property
     def tier(self) -> Tier:
         """The margin tier that the loans are in."""
@@ -167,23 +184,3 @@ class IsolatedAccount:
             "tradeEnabled": self.trade_enabled,
             "enabled": self.enabled,
         }
-
-    def liquidate(self, price: Decimal) -> tuple[str, Decimal]:
-        """Repay all debts at a price and return the side and quantity that was traded.
-
-        Assumed: everything is traded at the index price without a fee, what is left stays in the account, and
-        what is missing is the lender's loss.
-        """
-        for holding in (self.base, self.quote):
-            holding.free, holding.locked, holding.borrowed, holding.interest = holding.net, ZERO, ZERO, ZERO
-        side, quantity = "SELL", ZERO
-        if self.quote.free < 0:
-            quantity = min(self.base.free, -self.quote.free / price)
-        elif self.base.free < 0:
-            side, quantity = "BUY", min(-self.base.free, self.quote.free / price)
-        signed = quantity if side == "BUY" else -quantity
-        # The division above leaves crumbs in the last digits, which are nobody's debt.
-        self.base.free = max(ZERO, self.base.free + signed)
-        self.quote.free = max(ZERO, self.quote.free - signed * price)
-        self.forced_at = None
-        return side, quantity

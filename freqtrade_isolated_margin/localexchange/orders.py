@@ -1,17 +1,23 @@
-"""The spot wallet and its orders."""
+"""Orders, and the book that matches them: that of the spot wallet, from which that of margin is made."""
 
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import Protocol
 
-from .amounts import ZERO, fixed, floored, rounded
+from .amounts import ZERO, floored, rounded
 from .errors import BinanceError, filter_failure
 from .markets import Market
 
 _LARGEST = Decimal(90000000)
 _PERCENT_DOWN, _PERCENT_UP = Decimal("0.2"), Decimal(5)
-ORDER_TYPES = ("LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT")
+ORDER_TYPES = (
+    *("LIMIT", "LIMIT_MAKER", "MARKET"),
+    *("STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"),
+)
+AT_MARKET = frozenset({"MARKET", "STOP_LOSS", "TAKE_PROFIT"})
+"""Types without a limit: what they cannot have at once, or as soon as they are triggered, they never get."""
 OPEN = frozenset({"NEW", "PARTIALLY_FILLED"})
 
 
@@ -30,7 +36,7 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class OrderRecord:
-    """A spot order as it is now. Each change makes a new record. Times are in milliseconds."""
+    """An order as it is now. Each change makes a new record. Times are in milliseconds."""
 
     order_id: int
     symbol: str
@@ -41,6 +47,7 @@ class OrderRecord:
     time: int
     quantity: Decimal = ZERO
     price: Decimal = ZERO
+    """The limit. Where there is none: the market's price at the acceptance, or the stop price."""
     stop_price: Decimal = ZERO
     quote_quantity: Decimal = ZERO
     time_in_force: str = "GTC"
@@ -49,6 +56,11 @@ class OrderRecord:
     """False while a stop order waits for its stop price."""
     update_time: int = 0
     fills: tuple[Fill, ...] = field(default=())
+    side_effect: str = "NO_SIDE_EFFECT"
+    """What an order in a margin account borrows or repays; this and what follows is for those alone."""
+    repay_at_cancel: bool = True
+    loan: Decimal = ZERO
+    """What was borrowed at its acceptance, of the asset that it pays with."""
 
     @property
     def executed(self) -> Decimal:
@@ -71,9 +83,22 @@ class OrderRecord:
         return self.status in OPEN
 
     @property
+    def paid_asset(self) -> str:
+        """Return the asset that the order pays with."""
+        base, quote = self.pair.split("/")
+        return quote if self.side == "BUY" else base
+
+    @property
     def resting_lock(self) -> Decimal:
         """What the rest of the order keeps locked: quote for a buy, base for a sale."""
         return self.remaining * self.price if self.side == "BUY" else self.remaining
+
+
+class Purse(Protocol):
+    """One asset of whatever an order is paid from."""
+
+    free: Decimal
+    locked: Decimal
 
 
 @dataclass(slots=True)
@@ -130,24 +155,31 @@ def crosses(order: OrderRecord, quotation: Quotation) -> bool:
 
 def stop_reached(order: OrderRecord, price: Decimal) -> bool:
     """Whether the price has got to the order's stop price."""
-    falling = (order.side == "SELL") == (order.type == "STOP_LOSS_LIMIT")
+    falling = (order.side == "SELL") == order.type.startswith("STOP_LOSS")
     return price <= order.stop_price if falling else price >= order.stop_price
 
 
 class OrderBook:
     """All spot orders of the user, and the wallet they move.
 
-    Assumed: liquidity has no end, and an order is filled whole: at the best price, or at its own where it
-    rested.
+    Assumed: an order is filled at the best price, or at its own where it rested, and whole as far as the
+    liquidity goes, which has no end unless one is set.
     """
 
     def __init__(self, fee: Decimal) -> None:
         self.fee = fee
         self.wallet: dict[str, Balance] = {}
         self.by_id: dict[int, OrderRecord] = {}
+        self.liquidity: dict[str, Decimal] = {}
+        """How much of a symbol still trades by itself, in base; without an end where nothing is set."""
         self._open: dict[int, Market] = {}
         self._order_ids = itertools.count(1001)
         self._trade_ids = itertools.count(5001)
+
+    @property
+    def id_counters(self) -> tuple["itertools.count[int]", "itertools.count[int]"]:
+        """The counters of orders and of trades, for another book to count on."""
+        return self._order_ids, self._trade_ids
 
     def next_id(self) -> int:
         """Return an order id that was not used yet."""
@@ -157,33 +189,37 @@ class OrderBook:
         """Return the balance of an asset, made when it is first asked for."""
         return self.wallet.setdefault(asset, Balance())
 
+    def purse(self, market: Market, asset: str) -> Purse:  # noqa: ARG002 - in margin each market has its own
+        """Return what an order in a market pays from, or is paid into."""
+        return self.balance(asset)
+
     def place(self, market: Market, order: OrderRecord, price: Decimal) -> OrderRecord:
         """Take a new order at the market's price, and fill it as far as it fills at once."""
         quotation = Quotation.around(market, price)
         order = self._with_quantity(market, order, quotation)
+        self._check_name(order)
         check_filters(market, order, price)
         self._check_immediacy(order, quotation, price)
-        limit = order.price if order.type != "MARKET" else quotation.taken_by(order.side)
-        order = replace(order, price=limit)
+        if order.type == "MARKET":
+            order = replace(order, price=quotation.taken_by(order.side))
+        order = self._fund(market, order)
         self._lock(market, order)
         self.by_id[order.order_id] = order
         self._open[order.order_id] = market
-        if order.triggered and (order.type == "MARKET" or crosses(order, quotation)):
-            taken = quotation.taken_by(order.side)
-            return self.fill(order.order_id, order.quantity, taken, order.time, maker=False)
-        if order.time_in_force in {"IOC", "FOK"}:
-            return self.close(order.order_id, "EXPIRED", order.time)
-        return order
+        return self._take(order, quotation, order.time)
 
     def match(self, symbol: str, price: Decimal, now: int) -> None:
         """Trigger and fill the open orders of a symbol that the price has got to."""
         for order in self.open_orders(symbol):
-            market = self._open[order.order_id]
-            current = order
+            quotation = Quotation.around(self._open[order.order_id], price)
             if not order.triggered and stop_reached(order, price):
-                current = self._update(replace(order, triggered=True, update_time=now))
-            if current.triggered and crosses(current, Quotation.around(market, price)):
-                self.fill(current.order_id, current.remaining, current.price, now, maker=True)
+                # What has just been triggered has not rested: it takes what is there.
+                self._take(self._update(replace(order, triggered=True, update_time=now)), quotation, now)
+            elif order.triggered and crosses(order, quotation):
+                quantity = self._flowing(order)
+                if quantity:
+                    self.fill(order.order_id, quantity, order.price, now, maker=True)
+                    self._drain(order, quantity)
 
     def fill(self, order_id: int, quantity: Decimal, price: Decimal, now: int, *, maker: bool) -> OrderRecord:
         """Trade a part or all of an open order; the fee is taken from what is received."""
@@ -195,8 +231,9 @@ class OrderBook:
         filled = replace(order, fills=(*order.fills, execution), update_time=now)
         self._unlock(market, order, filled)
         paid_asset, paid = (market.quote, quantity * price) if buying else (market.base, quantity)
-        self.balance(paid_asset).free -= paid
-        self.balance(received_asset).free += received - commission
+        self.purse(market, paid_asset).free -= paid
+        self.purse(market, received_asset).free += received - commission
+        self._received(market, filled, received_asset, received - commission)
         done = filled.remaining <= 0
         return self._update(replace(filled, status="FILLED" if done else "PARTIALLY_FILLED"))
 
@@ -205,6 +242,10 @@ class OrderBook:
         order, market = self.by_id[order_id], self._open[order_id]
         self._unlock(market, order, None)
         return self._update(replace(order, status=status, update_time=now))
+
+    def market_of(self, order_id: int) -> Market | None:
+        """Return the market of an order that is open, None for any other."""
+        return self._open.get(order_id)
 
     def open_orders(self, symbol: str | None = None) -> list[OrderRecord]:
         """Orders that can still trade, oldest first."""
@@ -219,11 +260,46 @@ class OrderBook:
         """All orders, oldest first."""
         return (order for order in self.by_id.values() if symbol in {None, order.symbol})
 
+    def _take(self, order: OrderRecord, quotation: Quotation, now: int) -> OrderRecord:
+        """Fill an order that has not rested, and end it where it may not rest."""
+        price = quotation.taken_by(order.side)
+        at_market = order.type in AT_MARKET
+        if order.triggered and (at_market or crosses(order, quotation)) and self._affords(order, price):
+            quantity = self._flowing(order)
+            if quantity == order.remaining or (quantity and order.time_in_force != "FOK"):
+                order = self.fill(order.order_id, quantity, price, now, maker=False)
+                self._drain(order, quantity)
+        impatient = order.time_in_force in {"IOC", "FOK"} or at_market
+        if order.open and order.triggered and impatient:
+            return self.close(order.order_id, "EXPIRED", now)
+        return order
+
+    def _affords(self, order: OrderRecord, price: Decimal) -> bool:
+        """Whether what is locked and free pays for an order without a limit.
+
+        Assumed: a stop order without one locks what it costs at its stop price, takes the rest from what is
+        free, and expires where that is not enough.
+        """
+        more = order.remaining * (price - order.price) if order.side == "BUY" else ZERO
+        market = self._open[order.order_id]
+        return more <= self.purse(market, market.quote).free
+
+    def _flowing(self, order: OrderRecord) -> Decimal:
+        return min(order.remaining, self.liquidity.get(order.symbol, order.remaining))
+
+    def _drain(self, order: OrderRecord, quantity: Decimal) -> None:
+        if order.symbol in self.liquidity:
+            self.liquidity[order.symbol] -= quantity
+
     def _with_quantity(self, market: Market, order: OrderRecord, quotation: Quotation) -> OrderRecord:
         if order.quantity or not order.quote_quantity:
             return order
         quantity = floored(order.quote_quantity / quotation.taken_by(order.side), market.step)
         return replace(order, quantity=quantity)
+
+    def _check_name(self, order: OrderRecord) -> None:
+        if any(other.client_order_id == order.client_order_id for other in self.open_orders(order.symbol)):
+            raise BinanceError(-2010, "Duplicate order sent.")
 
     def _check_immediacy(self, order: OrderRecord, quotation: Quotation, price: Decimal) -> None:
         if order.type == "LIMIT_MAKER" and crosses(order, quotation):
@@ -231,114 +307,32 @@ class OrderBook:
         if not order.triggered and stop_reached(order, price):
             raise BinanceError(-2010, "Stop price would trigger immediately.")
 
-    def _lock(self, market: Market, order: OrderRecord) -> None:
-        balance = self.balance(market.quote if order.side == "BUY" else market.base)
-        if balance.free < order.resting_lock:
+    def _fund(self, market: Market, order: OrderRecord) -> OrderRecord:
+        """Get hold of what an order pays with, or refuse."""
+        if self._payer(market, order).free < order.resting_lock:
             raise BinanceError(-2010)
-        balance.free -= order.resting_lock
-        balance.locked += order.resting_lock
+        return order
+
+    def _received(self, market: Market, order: OrderRecord, asset: str, amount: Decimal) -> None:
+        """Do what is to be done with what an order has bought: nothing in a spot wallet."""
+
+    def _payer(self, market: Market, order: OrderRecord) -> Purse:
+        return self.purse(market, order.paid_asset)
+
+    def _lock(self, market: Market, order: OrderRecord) -> None:
+        purse = self._payer(market, order)
+        purse.free -= order.resting_lock
+        purse.locked += order.resting_lock
 
     def _unlock(self, market: Market, before: OrderRecord, after: OrderRecord | None) -> None:
         """Give back what an order locked, but for what the rest of it still needs."""
-        balance = self.balance(market.quote if before.side == "BUY" else market.base)
+        purse = self._payer(market, before)
         freed = before.resting_lock - (after.resting_lock if after else ZERO)
-        balance.locked -= freed
-        balance.free += freed
+        purse.locked -= freed
+        purse.free += freed
 
     def _update(self, order: OrderRecord) -> OrderRecord:
         self.by_id[order.order_id] = order
         if not order.open:
             self._open.pop(order.order_id, None)
         return order
-
-
-def order_row(order: OrderRecord) -> dict[str, object]:
-    """Write an order as the query endpoints do."""
-    return {
-        **_common(order),
-        "stopPrice": fixed(order.stop_price),
-        "icebergQty": fixed(ZERO),
-        "time": order.time,
-        "updateTime": order.update_time or order.time,
-        "isWorking": order.triggered,
-        "workingTime": order.time if order.triggered else -1,
-    }
-
-
-def new_order_row(order: OrderRecord, detail: str) -> dict[str, object]:
-    """Write the answer to a new order: ACK, RESULT or FULL."""
-    brief: dict[str, object] = {
-        "symbol": order.symbol,
-        "orderId": order.order_id,
-        "orderListId": -1,
-        "clientOrderId": order.client_order_id,
-        "transactTime": order.time,
-    }
-    if detail == "ACK":
-        return brief
-    row = {**brief, **_common(order), "workingTime": order.time if order.triggered else -1}
-    if order.stop_price:
-        row["stopPrice"] = fixed(order.stop_price)
-    return {**row, "fills": [_fill_row(fill) for fill in order.fills]} if detail == "FULL" else row
-
-
-def cancelled_row(order: OrderRecord, client_order_id: str) -> dict[str, object]:
-    """Write the answer to a cancellation, which has a client order id of its own."""
-    return {
-        **_common(order),
-        "origClientOrderId": order.client_order_id,
-        "clientOrderId": client_order_id,
-        "transactTime": order.update_time,
-    }
-
-
-def trade_rows(order: OrderRecord) -> list[dict[str, object]]:
-    """Write the executions of an order as `myTrades` does."""
-    return [
-        {
-            "symbol": order.symbol,
-            "id": fill.trade_id,
-            "orderId": order.order_id,
-            "orderListId": -1,
-            "price": fixed(fill.price),
-            "qty": fixed(fill.quantity),
-            "quoteQty": fixed(fill.price * fill.quantity),
-            "commission": fixed(fill.commission),
-            "commissionAsset": fill.commission_asset,
-            "time": fill.time,
-            "isBuyer": order.side == "BUY",
-            "isMaker": fill.maker,
-            "isBestMatch": True,
-        }
-        for fill in order.fills
-    ]
-
-
-def _common(order: OrderRecord) -> dict[str, object]:
-    market_order = order.type == "MARKET"
-    return {
-        "symbol": order.symbol,
-        "orderId": order.order_id,
-        "orderListId": -1,
-        "clientOrderId": order.client_order_id,
-        "price": fixed(ZERO if market_order else order.price),
-        "origQty": fixed(order.quantity),
-        "executedQty": fixed(order.executed),
-        "origQuoteOrderQty": fixed(order.quote_quantity),
-        "cummulativeQuoteQty": fixed(order.spent),
-        "status": order.status,
-        "timeInForce": order.time_in_force,
-        "type": order.type,
-        "side": order.side,
-        "selfTradePreventionMode": "EXPIRE_MAKER",
-    }
-
-
-def _fill_row(fill: Fill) -> dict[str, object]:
-    return {
-        "price": fixed(fill.price),
-        "qty": fixed(fill.quantity),
-        "commission": fixed(fill.commission),
-        "commissionAsset": fill.commission_asset,
-        "tradeId": fill.trade_id,
-    }

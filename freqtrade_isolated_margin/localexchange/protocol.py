@@ -28,6 +28,15 @@ class Security(Enum):
     """The key, without a signature."""
     USER_DATA = "USER_DATA"
     TRADE = "TRADE"
+    MARGIN = "MARGIN"
+
+
+_NEEDED = {
+    Security.USER_DATA: "enableReading",
+    Security.TRADE: "enableSpotAndMarginTrading",
+    Security.MARGIN: "enableMargin",
+}
+"""The permission of the key that each takes. That borrowing by an order takes none of its own is assumed."""
 
 
 class Parameters(dict[str, str]):
@@ -132,8 +141,7 @@ def _key(state: State, wire: Wire) -> ApiKey:
 
 def _check_permission(key: ApiKey, security: Security) -> None:
     # Whether reading a margin account takes more than the permission to read is not known: assumed not.
-    needed = "enableSpotAndMarginTrading" if security is Security.TRADE else "enableReading"
-    if not key.may(needed):
+    if not key.may(_NEEDED[security]):
         raise BinanceError(-2015)
 
 
@@ -158,25 +166,33 @@ def _recv_window(params: Parameters) -> Decimal:
 class Weights:
     """Used weights per minute: one count for all of `/api`, one for each endpoint of `/sapi`.
 
-    Assumed: a minute begins with the first request after the one before is over. So no test can straddle two.
+    An endpoint of `/sapi` counts by IP or by UID (the user), each with a limit of its own. Assumed: a minute
+    begins with the first request after the one before is over. So no test can straddle two.
     """
 
     def __init__(self) -> None:
         self.api_limit = 6000
         self.sapi_limit = 12000
+        self.uid_limit = 180000
         self._windows: dict[str, tuple[float, int]] = {}
 
-    def charge(self, path: str, weight: int, now: float) -> dict[str, str]:
+    def charge(self, path: str, weight: int, now: float, *, by_uid: bool = False) -> dict[str, str]:
         """Count a request and return its weight header; refuse it with 429 where it is over the limit."""
-        sapi = path.startswith("/sapi/")
-        bucket, limit = (path, self.sapi_limit) if sapi else ("/api", self.api_limit)
+        bucket, limit, name = self._bucket(path, by_uid=by_uid)
         since, used = self._windows.get(bucket, (now, 0))
         if now - since >= _MINUTE:
             since, used = now, 0
         used += weight
         self._windows[bucket] = since, used
-        header = {"X-SAPI-USED-IP-WEIGHT-1M" if sapi else "X-MBX-USED-WEIGHT-1M": str(used)}
+        header = {name: str(used)}
         if used > limit:
             wait = max(1, math.ceil(since + _MINUTE - now))
             raise BinanceError(-1003, headers={**header, "Retry-After": str(wait)})
         return header
+
+    def _bucket(self, path: str, *, by_uid: bool) -> tuple[str, int, str]:
+        if not path.startswith("/sapi/"):
+            return "/api", self.api_limit, "X-MBX-USED-WEIGHT-1M"
+        if by_uid:
+            return f"UID {path}", self.uid_limit, "X-SAPI-USED-UID-WEIGHT-1M"
+        return path, self.sapi_limit, "X-SAPI-USED-IP-WEIGHT-1M"

@@ -4,7 +4,7 @@ from .amounts import plain
 from .errors import BinanceError, mandatory
 from .markets import Market, Tier
 from .protocol import Parameters, Security
-from .routes import Call, route
+from .routes import Call, page, route, within
 
 _MAX_SYMBOLS = 5
 ACCOUNT_PATH = "/sapi/v1/margin/isolated/account"
@@ -113,41 +113,27 @@ def price_index(call: Call) -> object:
     return {"calcTime": call.state.told_ms(), "price": price, "symbol": symbol}
 
 
+@route("GET", "/sapi/v1/margin/isolated/pair", 10, Security.MARKET_DATA)
+def isolated_pair(call: Call) -> object:
+    """Answer with one market, if it has isolated margin."""
+    market = call.state.market(call.params.text("symbol"))
+    if not market.spec.isolated:
+        raise BinanceError(-1121)
+    return _pair_row(market)
+
+
 @route("GET", "/sapi/v1/margin/forceLiquidationRec", 1)
 def liquidations(call: Call) -> object:
     """Forced liquidations, newest first."""
-    records = call.state.liquidations
-    return _page(call, [(record.symbol, record.time, record.row()) for record in reversed(records)])
-
-
-@route("GET", "/sapi/v1/margin/interestHistory", 1)
-def interest_history(call: Call) -> object:
-    """Interest that was charged, newest first."""
-    charges = call.state.charges
-    asset = call.params.get("asset")
-    return _page(
+    symbol = call.params.get("isolatedSymbol")
+    return page(
         call,
         [
-            (charge.symbol, charge.time, charge.row())
-            for charge in reversed(charges)
-            if asset in {None, "", charge.asset}
+            record.row()
+            for record in reversed(call.state.liquidations)
+            if symbol in {None, "", record.symbol} and within(call, record.time)
         ],
     )
-
-
-def _page(call: Call, entries: list[tuple[str, int, dict[str, object]]]) -> dict[str, object]:
-    """One page of the rows that `isolatedSymbol` and the two times ask for."""
-    params = call.params
-    symbol, begin, end = params.get("isolatedSymbol"), params.integer("startTime"), params.integer("endTime")
-    rows = [
-        row
-        for row_symbol, when, row in entries
-        if symbol in {None, "", row_symbol} and (begin or 0) <= when and (end is None or when <= end)
-    ]
-    size, current = params.integer("size") or 10, params.integer("current") or 1
-    if size > 100:  # noqa: PLR2004 - the documented maximum
-        raise BinanceError(-1102, "Parameter 'size' is too large.")
-    return {"rows": rows[(current - 1) * size : current * size], "total": len(rows)}
 
 
 @route("GET", "/sapi/v1/account/apiRestrictions", 1)

@@ -1,23 +1,20 @@
 """The spot wallet, spot orders, and what clients ask for about the account at their start."""
 
-import secrets
-from decimal import Decimal
-
 from .amounts import ZERO, fixed, plain
-from .errors import BinanceError, mandatory
-from .markets import Market
-from .orders import (
-    ORDER_TYPES,
-    OrderRecord,
-    cancelled_row,
-    new_order_row,
-    order_row,
-    trade_rows,
+from .errors import BinanceError
+from .order_requests import (
+    find_open_order,
+    find_order,
+    new_name,
+    orders_in_time,
+    read_order,
+    response_detail,
+    trades_in_time,
 )
+from .order_rows import cancelled_row, new_order_row, order_row
+from .orders import OrderRecord
 from .protocol import Parameters, Security
 from .routes import Call, route
-
-_STOP_TYPES = frozenset({"STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT"})
 
 
 @route("GET", "/api/v3/account", 20)
@@ -112,24 +109,21 @@ def delistings(_: Call) -> object:
 def new_order(call: Call) -> object:
     """Place an order."""
     market = call.state.market(call.params.text("symbol"))
-    order = _read_order(call, market)
-    detail = call.params.get("newOrderRespType") or ("FULL" if order.type in {"MARKET", "LIMIT"} else "ACK")
+    order = read_order(call, market)
+    detail = response_detail(call.params, order)
     return new_order_row(call.state.place(market, order), detail)
 
 
 @route("GET", "/api/v3/order", 4)
 def query_order(call: Call) -> object:
     """Answer with one order, whatever has become of it."""
-    return order_row(_find(call, -2013))
+    return order_row(find_order(call, call.state.book, -2013))
 
 
 @route("DELETE", "/api/v3/order", 1, Security.TRADE)
 def cancel_order(call: Call) -> object:
     """Cancel an open order."""
-    order = _find(call, -2011)
-    if not order.open:
-        raise BinanceError(-2011)
-    return _cancel(call, order)
+    return _cancel(call, find_open_order(call, call.state.book))
 
 
 @route("DELETE", "/api/v3/openOrders", 1, Security.TRADE)
@@ -155,98 +149,15 @@ def open_orders(call: Call) -> object:
 @route("GET", "/api/v3/allOrders", 20)
 def all_orders(call: Call) -> object:
     """List the orders of a market, oldest first."""
-    params, first = call.params, call.params.integer("orderId") or 0
-    begin, end = params.integer("startTime") or 0, params.integer("endTime")
-    orders = [
-        order
-        for order in call.state.book.orders(call.symbol())
-        if order.order_id >= first and order.time >= begin and (end is None or order.time <= end)
-    ]
-    limit = params.limit(500, 1000)
-    return [order_row(order) for order in (orders[:limit] if first else orders[-limit:])]
+    return [order_row(order) for order in orders_in_time(call, call.state.book)]
 
 
 @route("GET", "/api/v3/myTrades", 20)
 def my_trades(call: Call) -> object:
     """List the executions in a market, oldest first."""
-    params, order_id = call.params, call.params.integer("orderId")
-    first, begin = params.integer("fromId") or 0, params.integer("startTime") or 0
-    rows = [
-        trade_row
-        for order in call.state.book.orders(call.symbol())
-        if order_id in {None, order.order_id}
-        for trade_row, fill in zip(trade_rows(order), order.fills, strict=True)
-        if fill.trade_id >= first and fill.time >= begin
-    ]
-    return rows[-params.limit(500, 1000) :]
+    return trades_in_time(call, call.state.book)
 
 
 def _cancel(call: Call, order: OrderRecord) -> dict[str, object]:
     cancelled = call.state.book.close(order.order_id, "CANCELED", call.state.told_ms())
-    return cancelled_row(cancelled, call.params.get("newClientOrderId") or _client_order_id())
-
-
-def _find(call: Call, code: int) -> OrderRecord:
-    """Find the order that `orderId` or `origClientOrderId` names."""
-    symbol, order_id = call.symbol(), call.params.integer("orderId")
-    client_order_id = call.params.get("origClientOrderId")
-    if order_id is None and not client_order_id:
-        raise BinanceError(
-            -1102, "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!"
-        )
-    for order in call.state.book.orders(symbol):
-        if order.order_id == order_id or (order_id is None and order.client_order_id == client_order_id):
-            return order
-    raise BinanceError(code)
-
-
-def _read_order(call: Call, market: Market) -> OrderRecord:
-    params, kind = call.params, call.params.text("type")
-    if kind not in ORDER_TYPES:
-        raise BinanceError(-1116)
-    now = call.state.told_ms()
-    return OrderRecord(
-        order_id=call.state.book.next_id(),
-        symbol=market.symbol,
-        pair=market.spec.pair,
-        side=_choice(params.text("side"), {"BUY", "SELL"}, -1117),
-        type=kind,
-        client_order_id=params.get("newClientOrderId") or _client_order_id(),
-        time=now,
-        update_time=now,
-        quantity=_quantity(params, kind),
-        quote_quantity=params.decimal("quoteOrderQty") or ZERO,
-        price=ZERO if kind == "MARKET" else _positive(params, "price"),
-        stop_price=_positive(params, "stopPrice") if kind in _STOP_TYPES else ZERO,
-        triggered=kind not in _STOP_TYPES,
-        time_in_force=_time_in_force(params, kind),
-    )
-
-
-def _quantity(params: Parameters, kind: str) -> Decimal:
-    if kind == "MARKET" and params.get("quoteOrderQty"):
-        return ZERO
-    return _positive(params, "quantity")
-
-
-def _time_in_force(params: Parameters, kind: str) -> str:
-    if kind in {"MARKET", "LIMIT_MAKER"}:
-        return "GTC"
-    return _choice(params.text("timeInForce"), {"GTC", "IOC", "FOK"}, -1115)
-
-
-def _positive(params: Parameters, name: str) -> Decimal:
-    value = params.decimal(name)
-    if not value:
-        raise mandatory(name)
-    return value
-
-
-def _choice(value: str, choices: set[str], code: int) -> str:
-    if value not in choices:
-        raise BinanceError(code)
-    return value
-
-
-def _client_order_id() -> str:
-    return secrets.token_urlsafe(16)
+    return cancelled_row(cancelled, new_name(call.params))

@@ -110,6 +110,11 @@ _DRIFT = Scenario(
     accounts=_ACCOUNTS,
 )
 
+_EMPTY = Scenario(
+    "empty",
+    "no accounts yet, money in the wallet, and prices that stand still: for trading there",
+)
+
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (_CALM, _FALL, _SQUEEZE, _CRASH, _DRIFT)
+    scenario.name: scenario for scenario in (_CALM, _FALL, _SQUEEZE, _CRASH, _DRIFT, _EMPTY)
 }

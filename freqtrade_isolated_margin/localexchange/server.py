@@ -18,15 +18,23 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
-from . import routes_margin, routes_market, routes_spot  # noqa: F401 - they fill the table of routes
+from . import (  # noqa: F401 - they fill the table of routes
+    routes_loans,
+    routes_margin,
+    routes_margin_orders,
+    routes_market,
+    routes_spot,
+    routes_transfers,
+)
 from .amounts import Number
+from .books import Books
 from .errors import BinanceError, status_and_message
 from .faults import Fault, Faults
 from .journal import RequestRecord
 from .keys import ApiKey
-from .ledger import AccountSpec, IsolatedAccount
+from .ledger import AccountSpec
 from .markets import DEFAULT_MARKETS, MarketSpec
-from .orders import OrderRecord
+from .orders import OrderBook, OrderRecord
 from .protocol import Weights, Wire, authenticate
 from .routes import ROUTES, Call
 from .routes_margin import ACCOUNT_PATH
@@ -68,15 +76,22 @@ class Gateway:
         self._weights = weights
         self._faults = faults
 
-    def reply(self, wire: Wire) -> tuple[Reply, Fault | None]:
-        """Answer a request, note it, and say which fault is to befall the sending."""
-        fault = self._faults.take(wire.method, wire.path, wire.readable())
+    def fault(self, wire: Wire) -> Fault | None:
+        """Return the fault that is to befall a request."""
+        return self._faults.take(wire.method, wire.path, wire.readable())
+
+    def reply(self, wire: Wire, fault: Fault | None) -> Reply:
+        """Answer a request, as its fault has it, and note it."""
         with self._state.changed:
-            reply = self._faulty(fault) if fault and fault.replaces else self._handle(wire)
+            replaced = fault is not None and fault.replaces
+            if not replaced or (fault is not None and fault.done):
+                reply = self._handle(wire)
+            if fault is not None and replaced:
+                reply = self._faulty(fault)
             if fault and fault.transform and reply.status == 200:  # noqa: PLR2004 - an HTTP status
                 reply = _transformed(reply, fault.transform)
             self._record(wire, reply, hidden=fault is not None and fault.hang)
-        return reply, fault
+        return reply
 
     def _handle(self, wire: Wire) -> Reply:
         route = ROUTES.get((wire.method, wire.path))
@@ -88,7 +103,7 @@ class Gateway:
         try:
             # Assumed: a request that is refused weighs as much as one that is not.
             weight = route.weigh(wire.readable())
-            headers = self._weights.charge(wire.path, weight, time.monotonic())
+            headers = self._weights.charge(wire.path, weight, time.monotonic(), by_uid=route.by_uid)
             params = wire.parameters()
             key = authenticate(self._state, wire, params, route.security)
             reply = Reply.of_json(route.handler(Call(self._state, params, key, wire.method)), headers=headers)
@@ -142,7 +157,10 @@ def _application(gateway: Gateway, closing: asyncio.Event) -> FastAPI:
             body=(await request.body()).decode("latin-1"),
             key=request.headers.get("X-MBX-APIKEY"),
         )
-        reply, fault = gateway.reply(wire)
+        fault = gateway.fault(wire)
+        if fault is not None:
+            await _pause(closing, fault.late)
+        reply = gateway.reply(wire, fault)
         if fault is None:
             return Response(reply.body, reply.status, dict(reply.headers))
         await _pause(closing, None if fault.hang else fault.delay)
@@ -277,6 +295,13 @@ def _bound_socket(port: int) -> socket.socket:
     return sock
 
 
+def _set_or_drop(amounts: dict[str, Decimal], name: str, amount: Number | None) -> None:
+    if amount is None:
+        amounts.pop(name, None)
+    else:
+        amounts[name] = Decimal(amount)
+
+
 class LocalExchange:
     """A Binance look-alike on 127.0.0.1; use it as a context manager."""
 
@@ -287,6 +312,7 @@ class LocalExchange:
         speed: float = 1.0,
         markets: Iterable[MarketSpec] | None = None,
         fee: Number = "0.001",
+        permissions: Mapping[str, bool] | None = None,
     ) -> None:
         story = SCENARIOS[scenario] if isinstance(scenario, str) else scenario
         specs = DEFAULT_MARKETS if markets is None else tuple(markets)
@@ -296,7 +322,7 @@ class LocalExchange:
         self._listener = _Listener(Gateway(self.state, self.weights, self.faults), port)
         self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="local-exchange-clock", daemon=True)
-        first = self.add_key()
+        first = self.add_key(permissions=permissions)
         self.key, self.secret = first.key, first.secret
 
     def __enter__(self) -> Self:
@@ -378,23 +404,69 @@ class LocalExchange:
     # Accounts and orders.
 
     def set_account(self, pair: str, spec: AccountSpec) -> None:
-        """Open an isolated margin account, or replace its contents. Loans set so cost no interest at once."""
+        """Open an isolated margin account, or replace its contents. Loans set so cost no interest at once.
+
+        Its open orders end: what they locked is no longer there.
+        """
         with self.state.changed:
-            market = self.state.pair(pair)
-            self.state.accounts[market.symbol] = IsolatedAccount.of(market, spec)
+            self.state.set_account(self.state.pair(pair), spec)
             self.state.tick()
 
     def remove_account(self, pair: str) -> None:
         """Make it as if a pair never had an account."""
         with self.state.changed:
-            self.state.accounts.pop(self.state.pair(pair).symbol, None)
+            self.state.remove_account(self.state.pair(pair).symbol)
             self.state.tick()
 
     def borrow(self, pair: str, asset: str, amount: Number) -> None:
-        """Lend to an account; the first hour of interest is charged at once."""
+        """Lend to an account, whatever its limits; the first hour of interest is charged at once."""
         with self.state.changed:
-            self.state.borrow(self.state.pair(pair).symbol, asset, Decimal(amount))
+            account = self.state.accounts[self.state.pair(pair).symbol]
+            self.state.loans.lend(account, asset, Decimal(amount))
             self.state.tick()
+
+    def set_lendable(self, asset: str, amount: Number | None) -> None:
+        """Set how much of an asset there is to lend; more is refused with -3045. None: without an end."""
+        with self.state.changed:
+            _set_or_drop(self.state.loans.lendable, asset, amount)
+
+    def set_least_loan(self, asset: str, amount: Number | None) -> None:
+        """Set the least that can be borrowed of an asset. None: a satoshi."""
+        with self.state.changed:
+            _set_or_drop(self.state.loans.minimum, asset, amount)
+
+    def ban_borrowing(self, asset: str, *, banned: bool = True) -> None:
+        """Let nobody borrow an asset any more (-3012), or let them again."""
+        with self.state.changed:
+            (self.state.loans.banned.add if banned else self.state.loans.banned.discard)(asset)
+
+    def set_liquidity(self, pair: str, quantity: Number | None) -> None:
+        """Set how much of a pair still trades by itself, in base; orders use it up. None: without an end.
+
+        With 0 orders rest, and those that may not rest expire; `fill` works nevertheless.
+        """
+        with self.state.changed:
+            _set_or_drop(self.state.book.liquidity, self.state.pair(pair).symbol, quantity)
+            self.state.tick()
+
+    def liquidate(self, pair: str) -> None:
+        """Force the liquidation of an account at the price of now, whatever its margin level is."""
+        with self.state.changed:
+            self.state.force_liquidation(self.state.pair(pair).symbol)
+
+    def net_assets(self) -> Books:
+        """Add up all assets less all debts of the wallet and the accounts, by asset."""
+        with self.state.changed:
+            return self.state.net_assets()
+
+    def explained(self) -> Books:
+        """Add up what trades, fees, interest and liquidations have changed so far, from the records alone.
+
+        Between two moments this changes by exactly as much as `net_assets`, unless a test has set an account
+        or a balance in between.
+        """
+        with self.state.changed:
+            return self.state.explained()
 
     def account_row(self, symbol: str) -> dict[str, object]:
         """Return the row of an account as it would be served now, for `BTCUSDT` or `BTC/USDT`."""
@@ -413,13 +485,25 @@ class LocalExchange:
             return balance.free, balance.locked
 
     def fill(self, order_id: int, quantity: Number | None = None) -> OrderRecord:
-        """Fill an open order at its own price, in whole or in part, whatever the market's price is."""
+        """Fill an open order, spot or margin, at its own price, in whole or in part."""
         with self.state.changed:
-            order = self.state.book.by_id[order_id]
+            book = self._book_of(order_id)
+            order = book.by_id[order_id]
             amount = order.remaining if quantity is None else Decimal(quantity)
-            filled = self.state.book.fill(order_id, amount, order.price, self.state.told_ms(), maker=True)
+            filled = book.fill(order_id, amount, order.price, self.state.told_ms(), maker=True)
             self.state.changed.notify_all()
             return filled
+
+    def end_order(self, order_id: int, status: str = "EXPIRED") -> OrderRecord:
+        """End an open order as the exchange does it by itself: EXPIRED, CANCELED or REJECTED."""
+        with self.state.changed:
+            ended = self._book_of(order_id).close(order_id, status, self.state.told_ms())
+            self.state.changed.notify_all()
+            return ended
+
+    def _book_of(self, order_id: int) -> OrderBook:
+        margin = self.state.margin_book
+        return margin if order_id in margin.by_id else self.state.book
 
     def add_key(
         self, *, public_key: str | None = None, permissions: Mapping[str, bool] | None = None
@@ -443,6 +527,12 @@ class LocalExchange:
         """All spot orders that were ever accepted, oldest first, as they are now."""
         with self.state.changed:
             return tuple(self.state.book.orders())
+
+    @property
+    def margin_orders(self) -> tuple[OrderRecord, ...]:
+        """All orders in isolated margin accounts that were ever accepted, oldest first, as they are now."""
+        with self.state.changed:
+            return tuple(self.state.margin_book.orders())
 
     def wait_for(self, predicate: Callable[["LocalExchange"], bool], timeout: float = 10.0) -> bool:
         """Wait until something is true; it is looked at after every request, order and tick of prices.

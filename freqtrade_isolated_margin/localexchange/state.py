@@ -4,76 +4,26 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 
-from .amounts import SATOSHI, ZERO, plain, rounded
+from .amounts import ZERO, plain
+from .books import Books, explained, net_assets
 from .errors import BinanceError
 from .journal import RequestRecord
 from .keys import ApiKey
-from .ledger import Holding, IsolatedAccount
+from .ledger import AccountSpec, IsolatedAccount
+from .liquidation import Liquidation, liquidate
+from .loans import Loans
+from .margin_orders import MarginBook
 from .markets import Market, MarketSpec
 from .orders import OrderBook, OrderRecord
 from .prices import Prices
 from .scenarios import Scenario
+from .transfers import Transfers
 
 _HOUR = 3600.0
 _KEPT_RECORDS = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class InterestCharge:
-    """Interest that was added to a debt."""
-
-    number: int
-    time: int
-    asset: str
-    principal: Decimal
-    interest: Decimal
-    daily_rate: Decimal
-    kind: str
-    symbol: str
-
-    def row(self) -> dict[str, object]:
-        """Write the charge as `interestHistory` does."""
-        return {
-            "txId": self.number,
-            "interestAccuredTime": self.time,
-            "asset": self.asset,
-            "rawAsset": self.asset,
-            "principal": plain(self.principal),
-            "interest": plain(self.interest),
-            "interestRate": plain(self.daily_rate),
-            "type": self.kind,
-            "isolatedSymbol": self.symbol,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Liquidation:
-    """A forced liquidation that was carried out."""
-
-    order_id: int
-    time: int
-    symbol: str
-    side: str
-    price: Decimal
-    quantity: Decimal
-
-    def row(self) -> dict[str, object]:
-        """Write the liquidation as `forceLiquidationRec` does."""
-        return {
-            "avgPrice": plain(self.price),
-            "executedQty": plain(self.quantity),
-            "orderId": self.order_id,
-            "price": plain(self.price),
-            "qty": plain(self.quantity),
-            "side": self.side,
-            "symbol": self.symbol,
-            "timeInForce": "GTC",
-            "isIsolated": True,
-            "updatedTime": self.time,
-        }
 
 
 class State:
@@ -85,6 +35,8 @@ class State:
         self.born = time.time()
         self.clock_offset = 0.0
         self.liquidation_grace = 2.0
+        self.liquidation_fee = ZERO
+        """Share of what a forced liquidation trades. The API's documents name none: assumed to be none."""
         self.max_accounts = 20
         self.markets = {market.symbol: market for market in map(self._market, markets)}
         self.by_pair = {market.spec.pair: market for market in self.markets.values()}
@@ -92,8 +44,6 @@ class State:
         self.accounts: dict[str, IsolatedAccount] = {}
         self.book = OrderBook(fee)
         self.keys: dict[str, ApiKey] = {}
-        self.charges: list[InterestCharge] = []
-        self.liquidations: list[Liquidation] = []
         self.records: deque[RequestRecord] = deque(maxlen=_KEPT_RECORDS)
         self._advanced = 0.0
         self._hours_charged = 0
@@ -103,6 +53,13 @@ class State:
         return Market(replace(spec, price=self.scenario.prices.get(spec.pair, spec.price)))
 
     def _fill_scenario(self) -> None:
+        """Begin anew with what the scenario has in its accounts, with no order, loan or transfer there."""
+        self.loans = Loans(self.price, self.told_ms, self._interest_ms)
+        self.transfers = Transfers(self.book, self.price, lambda: next(self.loans.numbers))
+        self.margin_book = MarginBook(self.book, self.account, self.loans)
+        self.liquidations: list[Liquidation] = []
+        self.burns = {"spotBNBBurn": False, "interestBNBBurn": False}
+        self.book.liquidity.clear()
         for pair, spec in self.scenario.accounts.items():
             if pair in self.by_pair:
                 market = self.by_pair[pair]
@@ -180,32 +137,56 @@ class State:
             "totalNetAssetOfBtc": plain(asset - debt),
         }
 
-    def borrow(self, symbol: str, asset: str, amount: Decimal) -> None:
-        """Lend to an account; one hour of interest is charged at once."""
-        account = self.accounts[symbol]
-        holding = account.base if asset == account.market.base else account.quote
-        holding.borrowed += amount
-        holding.free += amount
-        self._charge(account, asset, holding, amount, "ON_BORROW")
+    def set_account(self, market: Market, spec: AccountSpec) -> None:
+        """Replace an account. Its open orders end, since what they locked is no longer there."""
+        self.margin_book.forget(market.symbol, self.told_ms())
+        self.accounts[market.symbol] = IsolatedAccount.of(market, spec)
 
-    def _charge(
-        self, account: IsolatedAccount, asset: str, holding: Holding, loan: Decimal, kind: str
-    ) -> None:
-        # The direction in which Binance rounds is not known: half up is assumed.
-        interest = rounded(loan * account.market.hourly_interest)
-        holding.interest += interest
-        self.charges.append(
-            InterestCharge(
-                number=len(self.charges) + 1,
-                time=round((self.now() + self._advanced) * 1000),
-                asset=asset,
-                principal=loan,
-                interest=interest,
-                daily_rate=Decimal(account.market.spec.daily_interest),
-                kind=kind,
-                symbol=account.market.symbol,
-            )
-        )
+    def remove_account(self, symbol: str) -> None:
+        """Make it as if there never was an account."""
+        self.margin_book.forget(symbol, self.told_ms())
+        self.accounts.pop(symbol, None)
+
+    def usable_account(self, symbol: str) -> IsolatedAccount:
+        """Return the account of a symbol for something that moves money, or refuse.
+
+        Assumed: the codes for an account that is disabled or being liquidated.
+        """
+        account = self.account(symbol)
+        if not account.created or not account.enabled:
+            raise BinanceError(-11001)
+        if account.forced_at is not None:
+            raise BinanceError(-3023)
+        return account
+
+    @property
+    def enabled_accounts(self) -> int:
+        """How many accounts are enabled, of those that there may be."""
+        return sum(account.enabled for account in self.accounts.values())
+
+    def open_account(self, symbol: str) -> IsolatedAccount:
+        """Return an account that is ready to be paid into: made or enabled where it is not, or refused."""
+        account = self.account(symbol)
+        if not account.enabled:
+            if not account.market.spec.isolated:
+                raise BinanceError(-1121)
+            if self.enabled_accounts >= self.max_accounts:
+                raise BinanceError(-11003)
+            account.created = account.enabled = True
+            self.accounts[symbol] = account
+        return self.usable_account(symbol)
+
+    def net_assets(self) -> Books:
+        """Add up all assets less all debts."""
+        return net_assets(self.book.wallet, self.accounts.values())
+
+    def explained(self) -> Books:
+        """Add up what has changed the net assets, from the records."""
+        orders = [*self.book.orders(), *self.margin_book.orders()]
+        return explained(self.markets, orders, self.loans.charges, self.liquidations)
+
+    def _interest_ms(self) -> int:
+        return round((self.now() + self._advanced) * 1000)
 
     # What happens by itself.
 
@@ -223,36 +204,50 @@ class State:
         hours = int((self.now() - self.born + self._advanced) // _HOUR)
         while self._hours_charged < hours:
             self._hours_charged += 1
-            for account in self.accounts.values():
-                market = account.market
-                for asset, holding in ((market.base, account.base), (market.quote, account.quote)):
-                    if holding.borrowed >= SATOSHI:
-                        self._charge(account, asset, holding, holding.borrowed, "PERIODIC")
+            self.loans.charge_hour(self.accounts.values())
 
     def _match_orders(self) -> None:
-        for symbol in self.book.open_symbols():
-            self.book.match(symbol, self.price(symbol), self.told_ms())
+        for book in (self.book, self.margin_book):
+            for symbol in book.open_symbols():
+                book.match(symbol, self.price(symbol), self.told_ms())
 
     def _liquidate(self) -> None:
         now = self.now()
         for symbol, account in self.accounts.items():
             if not account.indebted:
                 continue
-            price = self.prices.at(symbol, now)
-            if account.forced_at is None and account.must_be_liquidated(price):
+            if account.forced_at is None and account.must_be_liquidated(self.prices.at(symbol, now)):
                 account.forced_at = now
             # Assumed: what was triggered is carried out, even if the price recovers meanwhile.
             if account.forced_at is not None and now - account.forced_at >= self.liquidation_grace:
-                side, quantity = account.liquidate(price)
-                order_id = self.book.next_id()
-                self.liquidations.append(
-                    Liquidation(order_id, round(now * 1000), symbol, side, price, quantity)
-                )
+                self._settle(account, now)
+
+    def force_liquidation(self, symbol: str) -> None:
+        """Liquidate an account now, whatever its margin level."""
+        self._settle(self.accounts[symbol], self.now())
+        self.changed.notify_all()
+
+    def _settle(self, account: IsolatedAccount, now: float) -> None:
+        symbol = account.market.symbol
+        price = self.prices.at(symbol, now)
+        self.margin_book.forget(symbol, self.told_ms())
+        settlement = liquidate(account, price, self.liquidation_fee)
+        record = Liquidation(self.book.next_id(), round(now * 1000), symbol, price, settlement)
+        self.liquidations.append(record)
 
     # Orders.
 
     def place(self, market: Market, order: OrderRecord) -> OrderRecord:
-        """Take a new order at the price of this moment."""
-        placed = self.book.place(market, order, self.price(market.symbol))
+        """Take a new spot order at the price of this moment."""
+        return self._place(self.book, market, order)
+
+    def place_margin(self, market: Market, order: OrderRecord) -> OrderRecord:
+        """Take a new order in a market's isolated margin account at the price of this moment."""
+        if not self.usable_account(market.symbol).trade_enabled:
+            raise BinanceError(-3021)
+        return self._place(self.margin_book, market, order)
+
+    def _place(self, book: OrderBook, market: Market, order: OrderRecord) -> OrderRecord:
+        placed = book.place(market, order, self.price(market.symbol))
         self.changed.notify_all()
         return placed

@@ -34,6 +34,7 @@ from freqtrade_isolated_margin.localexchange import (
 
 ACCOUNT = "/sapi/v1/margin/isolated/account"
 ORDER = "/api/v3/order"
+MARGIN_ORDER = "/sapi/v1/margin/order"
 PUBLIC_PEM = (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -371,6 +372,33 @@ class TestWeights:
         assert 1 <= int(refused.headers["Retry-After"]) <= 60
         assert client.signed("/sapi/v1/margin/isolated/accountLimit").status_code == 200
 
+    def test_by_user(self, client: Client) -> None:
+        """What moves money counts for the user, apart from what the address asks for."""
+        used = "X-SAPI-USED-UID-WEIGHT-1M"
+        order = "symbol=ADAUSDT&isIsolated=TRUE&side=SELL&type=MARKET&quantity=100"
+        assert client.signed(MARGIN_ORDER, order, "POST").headers[used] == "6"
+        borrowing = client.signed(MARGIN_ORDER, f"{order}&sideEffectType=AUTO_BORROW_REPAY", "POST")
+        assert borrowing.headers[used] == "1506"
+        loan = "symbol=ADAUSDT&isIsolated=TRUE&asset=USDT&amount=1&type=BORROW"
+        assert client.signed("/sapi/v1/margin/borrow-repay", loan, "POST").headers[used] == "1500"
+        assert client.signed(ACCOUNT, "symbol=DOGEUSDT", "POST").headers[used] == "300"
+        assert client.signed("/sapi/v1/asset/transfer", method="POST").headers[used] == "900"
+        asking = client.signed(MARGIN_ORDER, "symbol=ADAUSDT&isIsolated=TRUE&orderId=1")
+        assert asking.headers["X-SAPI-USED-IP-WEIGHT-1M"] == "10"
+        assert used not in asking.headers
+
+    def test_over_the_limit_of_the_user(self, client: Client) -> None:
+        """Over the user's limit an order is refused without effect, while orders can still be asked for."""
+        client.exchange.weights.uid_limit = 10
+        order = "symbol=ADAUSDT&isIsolated=TRUE&side=SELL&type=MARKET&quantity=100"
+        assert client.signed(MARGIN_ORDER, order, "POST").status_code == 200
+        refused = client.signed(MARGIN_ORDER, order, "POST")
+        assert refusal(refused) == (429, -1003)
+        assert "Retry-After" in refused.headers
+        assert len(client.exchange.margin_orders) == 1
+        all_orders = client.signed("/sapi/v1/margin/allOrders", "symbol=ADAUSDT&isIsolated=TRUE").json()
+        assert [row["status"] for row in all_orders] == ["FILLED"]
+
 
 class TestMarketData:
     """What needs no key."""
@@ -541,6 +569,80 @@ class TestOrders:
         assert refusal(client.signed(ORDER, "symbol=BTCUSDT")) == (400, -1102)
 
 
+class TestReins:
+    """What a test may do to margin orders and accounts from within."""
+
+    def order(self, client: Client, **params: str) -> int:
+        """Place an order that rests, and return its id."""
+        usual = {"symbol": "ADAUSDT", "isIsolated": "TRUE", "type": "LIMIT", "timeInForce": "GTC"}
+        sent = usual | {"side": "BUY", "quantity": "100", "price": "0.3"} | params
+        query = "&".join(f"{name}={value}" for name, value in sent.items())
+        return int(client.signed(MARGIN_ORDER, query, "POST").json()["orderId"])
+
+    def test_fill_and_end(self, client: Client) -> None:
+        """A margin order is filled in part, and ended as the exchange does it by itself."""
+        order_id = self.order(client)
+        assert client.exchange.fill(order_id, "40").status == "PARTIALLY_FILLED"
+        assert client.exchange.end_order(order_id).status == "EXPIRED"
+        row = client.exchange.account_row("ADA/USDT")
+        assert (row["baseAsset"]["free"], row["quoteAsset"]["free"]) == ("539.96", "88")
+
+    def test_liquidity(self, client: Client) -> None:
+        """Without liquidity orders rest at any price, until there is some again."""
+        client.exchange.set_liquidity("ADA/USDT", 0)
+        self.order(client, price="0.5")
+        assert client.exchange.margin_orders[0].status == "NEW"
+        client.exchange.set_liquidity("ADA/USDT", 30)
+        assert client.exchange.margin_orders[0].executed == 30
+        client.exchange.set_liquidity("ADA/USDT", None)
+        assert client.exchange.margin_orders[0].status == "FILLED"
+
+    def test_the_lender(self, client: Client) -> None:
+        """There is as much to borrow as is set, at least the minimum, of what is not banned."""
+        loan = "symbol=ADAUSDT&isIsolated=TRUE&asset=USDT&amount=20&type=BORROW"
+        path = "/sapi/v1/margin/borrow-repay"
+        exchange = client.exchange
+        exchange.set_lendable("USDT", 19)
+        assert refusal(client.signed(path, loan, "POST")) == (400, -3045)
+        exchange.set_lendable("USDT", None)
+        exchange.set_least_loan("USDT", 21)
+        assert refusal(client.signed(path, loan, "POST")) == (400, -3013)
+        exchange.set_least_loan("USDT", None)
+        exchange.ban_borrowing("USDT")
+        assert refusal(client.signed(path, loan, "POST")) == (400, -3012)
+        exchange.ban_borrowing("USDT", banned=False)
+        assert client.signed(path, loan, "POST").status_code == 200
+
+    def test_liquidate_at_once(self, client: Client) -> None:
+        """An account is liquidated whatever its level, and the books know why."""
+        exchange = client.exchange
+        before, explained = exchange.net_assets(), exchange.explained()
+        exchange.liquidate("BTC/USDT")
+        assert exchange.account_row("BTC/USDT")["quoteAsset"]["borrowed"] == "0"
+        changes = {asset: value - before[asset] for asset, value in exchange.net_assets().items()}
+        told = {asset: value - explained.get(asset, 0) for asset, value in exchange.explained().items()}
+        assert {asset: value for asset, value in changes.items() if value} == told
+        assert client.signed("/sapi/v1/margin/forceLiquidationRec").json()["total"] == 1
+
+    @pytest.mark.parametrize("gone", [True, False])
+    def test_a_replaced_account_has_no_open_orders(self, client: Client, gone: bool) -> None:
+        """Orders of an account that is replaced or removed are over, and take nothing from the new one."""
+        self.order(client)
+        if gone:
+            client.exchange.remove_account("ADA/USDT")
+        client.exchange.set_account("ADA/USDT", AccountSpec(quote_free="7"))
+        client.exchange.set_price("ADA/USDT", "0.29")
+        assert client.exchange.margin_orders[0].status == "CANCELED"
+        assert client.exchange.account_row("ADA/USDT")["quoteAsset"]["totalAsset"] == "7"
+
+    def test_permissions_of_the_first_key(self) -> None:
+        """The exchange's own key has the permissions that it is made with."""
+        with LocalExchange(permissions={"permitsUniversalTransfer": True}) as exchange:
+            query = "type=MAIN_ISOLATED_MARGIN&toSymbol=DOGEUSDT&asset=USDT&amount=5"
+            assert Client(exchange).signed("/sapi/v1/asset/transfer", query, "POST").json()["tranId"]
+            assert exchange.account_row("DOGEUSDT")["isolatedCreated"] is True
+
+
 class TestFaults:
     """What goes wrong to order."""
 
@@ -602,6 +704,44 @@ class TestFaults:
         began = time.monotonic()
         assert client.get("/api/v3/ping").json() == {}
         assert time.monotonic() - began > 0.2
+
+    SALE = "symbol=ADAUSDT&isIsolated=TRUE&side=SELL&type=MARKET&quantity=100"
+
+    @pytest.mark.parametrize(
+        ("fault", "orders"),
+        [
+            ({"code": -1001}, 0),
+            ({"code": -1007}, 0),
+            ({"code": -1007, "done": True}, 1),
+            ({"code": -1006, "done": True, "delay": 0.05}, 1),
+            ({"status": 502, "body": b"<html></html>", "done": True}, 1),
+            ({"reset": True}, 1),
+            ({"code": -1001, "reset": True}, 0),
+            ({"late": 0.05}, 1),
+        ],
+    )
+    def test_whether_a_post_has_its_effect(self, client: Client, fault: dict[str, Any], orders: int) -> None:
+        """A fault says whether the nth order is placed, whatever its answer; the others are not touched."""
+        client.exchange.faults.add(Fault(MARGIN_ORDER, method="POST", skip=1, times=1, **fault))
+        for _ in range(3):
+            with contextlib.suppress(requests.RequestException):
+                client.signed(MARGIN_ORDER, self.SALE, "POST")
+        assert len(client.exchange.margin_orders) == 2 + orders
+
+    def test_an_order_that_is_placed_when_nobody_waits_any_more(self, client: Client) -> None:
+        """A request may have its effect after the client has given up."""
+        client.exchange.faults.add(Fault(MARGIN_ORDER, method="POST", late=0.5))
+        with pytest.raises(requests.ReadTimeout):
+            client.signed(MARGIN_ORDER, self.SALE, "POST", timeout=0.1)
+        assert client.exchange.margin_orders == ()
+        client.exchange.wait_for(lambda ex: len(ex.margin_orders) == 1)
+
+    def test_an_order_that_is_placed_and_never_answered(self, client: Client) -> None:
+        """A request that hangs may have its effect."""
+        client.exchange.faults.add(Fault(MARGIN_ORDER, method="POST", hang=True, done=True))
+        with pytest.raises(requests.ReadTimeout):
+            client.signed(MARGIN_ORDER, self.SALE, "POST", timeout=0.3)
+        assert len(client.exchange.margin_orders) == 1
 
     def test_other_requests_are_answered_meanwhile(self, client: Client) -> None:
         """A request that hangs holds up no other."""

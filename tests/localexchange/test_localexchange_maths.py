@@ -16,13 +16,14 @@ from freqtrade_isolated_margin.localexchange import (
     MarketSpec,
     Walk,
 )
-from freqtrade_isolated_margin.localexchange.amounts import fixed, floored, plain
+from freqtrade_isolated_margin.localexchange.amounts import SATOSHI, fixed, floored, plain
 from freqtrade_isolated_margin.localexchange.ledger import (
     Holding,
     IsolatedAccount,
     liquidation_price,
     margin_level,
 )
+from freqtrade_isolated_margin.localexchange.liquidation import liquidate
 from freqtrade_isolated_margin.localexchange.markets import Market
 from freqtrade_isolated_margin.localexchange.paths import noise, seed_of, wander
 from freqtrade_isolated_margin.localexchange.state import State
@@ -146,17 +147,20 @@ def test_larger_loans_are_in_higher_tiers() -> None:
 def test_liquidation_repays(
     base: tuple[Decimal, Decimal], quote: tuple[Decimal, Decimal], price: Decimal
 ) -> None:
-    """After a liquidation nothing is owed, nothing is negative, and no worth appears."""
+    """After a liquidation nothing is owed, nothing is negative, and no worth appears.
+
+    But for what a satoshi of the base is worth: less of it cannot be traded.
+    """
     account = IsolatedAccount(
         market(10), base=Holding(base[0], borrowed=base[1]), quote=Holding(quote[0], borrowed=quote[1])
     )
     before = account.base.net * price + account.quote.net
-    account.liquidate(price)
+    liquidate(account, price)
     assert not account.indebted
     assert account.base.free >= 0
     assert account.quote.free >= 0
     after = account.base.free * price + account.quote.free
-    assert after == pytest.approx(max(Decimal(0), before), abs=Decimal("0.00001"))
+    assert after == pytest.approx(max(Decimal(0), before), abs=Decimal("0.00001") + price * SATOSHI)
 
 
 class TestNumbers:
