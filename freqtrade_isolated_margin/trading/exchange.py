@@ -1,0 +1,292 @@
+"""`MarginExchange`: Binance's isolated margin accounts, as freqtrade knows leverage with isolated risk.
+
+To freqtrade it is an exchange for futures in isolated mode whose markets are the spot markets that may be
+traded on margin, whose funding fees are the interest on loans, and whose liquidation prices follow from the
+pairs' tiers. Nothing of freqtrade is patched: all of it is in overrides, which `selfcheck` compares with the
+freqtrade that is installed.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from freqtrade.enums import TRADE_MODES, CandleType, MarginMode, RunMode, TradingMode
+from freqtrade.exceptions import ConfigurationError, DependencyException, OperationalException
+from freqtrade.exchange import Exchange
+from freqtrade.exchange.binance import Binance
+from freqtrade.exchange.exchange_types import FtHas, Tickers
+from freqtrade.persistence import LocalTrade
+from pandas import DataFrame, Timestamp
+
+from freqtrade_isolated_margin.account.maths import INFINITY, ONE, Side, liquidation_price
+from freqtrade_isolated_margin.account.tiers import highest_leverage, tier_ratios
+from freqtrade_isolated_margin.errors import IsolatedMarginError
+from freqtrade_isolated_margin.trading.loans import Fill, TradeAccount
+from freqtrade_isolated_margin.trading.requirements import check_configuration
+from freqtrade_isolated_margin.trading.selfcheck import check_overrides
+from freqtrade_isolated_margin.trading.terms import Terms, set_terms
+from freqtrade_isolated_margin.trading.trades import account_of, asked_about, number, open_trades
+
+logger = logging.getLogger(__name__)
+
+# Where a frame of candles remembers whose they are.
+_PAIR = "isolated margin pair"
+
+
+class MarginExchange(Binance):  # type: ignore[misc]
+    """Trades the isolated margin accounts; `launcher` registers it."""
+
+    _supported_trading_mode_margin_pairs: ClassVar[list[tuple[TradingMode, MarginMode]]] = [
+        (TradingMode.FUTURES, MarginMode.ISOLATED)
+    ]
+    # Instead of those of Binance's futures, which therefore do not count.
+    _ft_has_futures: ClassVar[FtHas] = {
+        "mark_ohlcv_price": "spot",
+        "uses_leverage_tiers": False,
+        "stoploss_order_types": {"limit": "stop_loss_limit"},
+    }
+
+    isolated_margin = True
+    """By this the hosts know that orders go to the margin accounts."""
+
+    def __init__(self, config: dict[str, Any], **options: Any) -> None:  # noqa: ANN401 - freqtrade's own
+        try:
+            self.margin_settings = check_configuration(config)
+        except IsolatedMarginError as error:
+            raise OperationalException(str(error)) from None
+        self._terms: dict[str, Terms] = {}
+        super().__init__(config, **options)
+        # freqtrade has set it by the trading mode, but all candles are those of the spot market.
+        config["candle_type_def"] = CandleType.SPOT
+        if config.get("runmode") is RunMode.UTIL_EXCHANGE:
+            # What only downloads or lists chooses its candles by the trading mode.
+            config["trading_mode"] = TradingMode.SPOT
+
+    # ----- markets and candles
+
+    @property
+    def _ccxt_config(self) -> dict[str, Any]:
+        return {}
+
+    def additional_exchange_init(self) -> None:
+        """Compare this class with the installed freqtrade. What Binance's futures need is not asked for.
+
+        :raises OperationalException: where they do not fit together, or money would be at stake.
+        """
+        trades = self._config.get("runmode") in TRADE_MODES
+        check_overrides(type(self), trades=trades)
+        if trades and not self._config["dry_run"]:
+            raise OperationalException(
+                'isolated_margin.trading: this version trades dry only; set "dry_run": true'
+            )
+
+    def market_is_future(self, market: dict[str, Any]) -> bool:
+        """Whether a market may be traded on isolated margin; without a key only that it may on margin."""
+        isolated = (market.get("marginModes") or {}).get("isolated") is True
+        return bool(market.get("spot") and market.get("margin") and (isolated or self._config["dry_run"]))
+
+    def get_option(self, param: str, default: Any = None) -> Any:  # noqa: ANN401 - freqtrade's own
+        """Return one of freqtrade's options; prices for interest come with the strategy's own candles."""
+        if param == "mark_ohlcv_timeframe":
+            return self._config.get("timeframe", default)
+        return super().get_option(param, default)
+
+    def get_tickers(
+        self,
+        symbols: list[str] | None = None,
+        *,
+        cached: bool = False,
+        market_type: TradingMode | None = None,
+    ) -> Tickers:
+        """Return the spot tickers, which have all that freqtrade needs; those of futures lack bid and ask."""
+        spot = None if market_type is TradingMode.FUTURES else market_type
+        return Exchange.get_tickers(self, symbols, cached=cached, market_type=spot)
+
+    def check_delisting_time(self, pair: str) -> datetime | None:
+        """Return when the spot pair is delisted, if it is."""
+        delisted: datetime | None = self._get_spot_pair_delist_time(pair, refresh=False)
+        return delisted
+
+    def validate_stop_ordertypes(self, order_types: dict[str, Any]) -> None:
+        """Refuse a stop loss on the exchange that freqtrade would quietly place as another type."""
+        super().validate_stop_ordertypes(order_types)
+        if order_types.get("stoploss_on_exchange") and order_types.get("stoploss") != "limit":
+            raise ConfigurationError(
+                'isolated_margin.trading: stoploss_on_exchange needs order_types.stoploss "limit": the '
+                "margin accounts have no stop order at market price"
+            )
+
+    # ----- leverage
+
+    def terms(self, pair: str) -> Terms:
+        """Return at what terms the pair's loans are had."""
+        if pair not in self._terms:
+            base, _, quote = pair.partition("/")
+            self._terms[pair] = set_terms(self.margin_settings.trading, base, quote)
+        return self._terms[pair]
+
+    def load_leverage_tiers(self) -> dict[str, list[dict[str, Any]]]:
+        """Return none: futures have such tiers. See `terms`."""
+        return {}
+
+    def get_max_leverage(self, pair: str, stake_amount: float | None) -> float:
+        """Return the highest leverage of a long; freqtrade asks before it says on which side (`side_cap`)."""
+        stake = number(stake_amount or 0.0)
+        return float(highest_leverage(self.terms(pair).tiers, Side.LONG, stake))
+
+    def side_cap(self, pair: str, side: Side) -> Decimal:
+        """Return the highest leverage on one side: that of a short is lower by one."""
+        return max(tier.max_leverage(side) for tier in self.terms(pair).tiers)
+
+    def _get_max_notional_from_tiers(self, pair: str, leverage: float) -> float | None:
+        """Return the most that a long of this leverage may be worth, so that its loan can be had."""
+        wanted = number(leverage)
+        fitting = [
+            tier.quote_max_borrowable
+            for tier in self.terms(pair).tiers
+            if wanted <= tier.max_leverage(Side.LONG)
+        ]
+        if wanted <= ONE or not fitting or max(fitting) == INFINITY:
+            return None
+        return float(max(fitting) * wanted / (wanted - 1))
+
+    def set_margin_mode(
+        self,
+        pair: str,
+        margin_mode: MarginMode,
+        accept_fail: bool = False,
+        params: dict[str, Any] | None = None,
+    ) -> None:
+        """Do nothing: an account of one pair is isolated by nature."""
+
+    def _set_leverage(self, leverage: float, pair: str | None = None, accept_fail: bool = False) -> None:
+        """Do nothing: leverage is what is borrowed."""
+
+    # ----- interest, as freqtrade's funding fees
+
+    @staticmethod
+    def combine_funding_and_mark(
+        funding_rates: DataFrame,  # noqa: ARG004 - freqtrade's own
+        mark_rates: DataFrame,
+        futures_funding_rate: int | None = None,  # noqa: ARG004
+    ) -> DataFrame:
+        """Return the prices at which interest owed in base currency is counted."""
+        prices = mark_rates[["date", "open"]].rename(columns={"open": "open_mark"})
+        if not prices.empty:
+            prices["_ff_date_ns"] = prices["date"].dt.as_unit("ns").astype("int64")
+        return prices
+
+    def calculate_funding_fees(
+        self, df: DataFrame, amount: float, is_short: bool, open_date: datetime, close_date: datetime
+    ) -> float:
+        """Return a backtest's interest since the trade's last fill, negative.
+
+        freqtrade does not say which trade it means, so it is looked for. What is owed in base currency counts
+        at the open of the candle.
+        """
+        pair = df.attrs.get(_PAIR)
+        trade = asked_about(open_trades(pair), amount, is_short, open_date, _price_at(df, open_date))
+        if trade is None:
+            raise OperationalException(
+                "isolated_margin.trading: freqtrade asks for the interest of no open trade"
+            )
+        df.attrs[_PAIR] = trade.pair
+        account = account_of(trade, self.terms(trade.pair), close_date)
+        return -float(account.newest_interest(number(_price_at(df, close_date) or trade.open_rate)))
+
+    def get_funding_fees(
+        self,
+        pair: str,
+        amount: float,  # noqa: ARG002 - freqtrade's own
+        is_short: bool,
+        open_date: datetime,  # noqa: ARG002
+    ) -> float:
+        """Return the interest since the trade's last fill, negative."""
+        trade = next((trade for trade in open_trades(pair) if trade.is_short == is_short), None)
+        if trade is None:
+            return 0.0
+        account = account_of(trade, self.terms(pair), datetime.now(UTC))
+        return -float(account.newest_interest(self._price_of_base(trade, account)))
+
+    def _price_of_base(self, trade: LocalTrade, account: TradeAccount) -> Decimal:
+        if not account.base.newest:
+            return number(trade.open_rate)
+        try:
+            return number(self.get_rate(trade.pair, refresh=False, side="exit", is_short=trade.is_short))
+        except DependencyException:
+            logger.warning("The interest of %s is counted at its open rate: no price is known.", trade.pair)
+            return number(trade.open_rate)
+
+    # ----- liquidation
+
+    def get_liquidation_price(
+        self,
+        pair: str,
+        open_rate: float,
+        is_short: bool,
+        amount: float,
+        stake_amount: float,
+        leverage: float,
+        wallet_balance: float,
+        open_trades: list[Any] | None = None,
+    ) -> float | None:
+        """Return the price of the account's liquidation, moved by `liquidation_buffer`; 0 where none does.
+
+        freqtrade would keep a former price instead of None: that of a position which has since repaid.
+        """
+        price: float | None = super().get_liquidation_price(
+            pair, open_rate, is_short, amount, stake_amount, leverage, wallet_balance, open_trades
+        )
+        return price or 0.0
+
+    def dry_run_liquidation_price(
+        self,
+        pair: str,
+        open_rate: float,
+        is_short: bool,
+        amount: float,
+        stake_amount: float,  # noqa: ARG002 - freqtrade's own
+        leverage: float,
+        wallet_balance: float,  # noqa: ARG002
+        open_trades: list[Any],  # noqa: ARG002
+    ) -> float | None:
+        """Return the price at which the simulated account's level meets its tier's liquidation ratio.
+
+        :raises OperationalException: for a leverage that no tier has on this side.
+        """
+        side = Side.SHORT if is_short else Side.LONG
+        cap = self.side_cap(pair, side)
+        if number(leverage) > cap:
+            raise OperationalException(
+                f"isolated_margin.trading: {pair} {side} with leverage {leverage:g} is above {cap:.4g}, the "
+                "highest of its tiers on this side; let the strategy's leverage() return less"
+            )
+        terms = self.terms(pair)
+        account = self._account(pair, side, Fill(0.0, True, number(amount), number(open_rate)), leverage)
+        found = tier_ratios(terms.tiers, account.holdings)
+        price = (
+            liquidation_price(account.holdings, found.current)
+            if found and account.holdings.has_debt
+            else None
+        )
+        return None if price is None else float(price)
+
+    def _account(self, pair: str, side: Side, entry: Fill, leverage: float) -> TradeAccount:
+        """Return the account of the pair's open trade, or of one that consists of `entry`."""
+        now = datetime.now(UTC)
+        for trade in open_trades(pair):
+            fills_end = trade.date_last_filled_utc
+            if trade.is_short == (side is Side.SHORT) and trade.nr_of_successful_entries:
+                return account_of(trade, self.terms(pair), fills_end)
+        return TradeAccount.of(side, number(leverage), self.terms(pair).rates, [entry], now.timestamp())
+
+
+def _price_at(prices: DataFrame, moment: datetime) -> float:
+    """Return the open of the candle that has begun at `moment` or before; 0 where there is none."""
+    if prices.empty:
+        return 0.0
+    place = int(prices["_ff_date_ns"].to_numpy().searchsorted(Timestamp(moment).value, "right"))
+    return float(prices["open_mark"].to_numpy()[max(place - 1, 0)])
