@@ -110,12 +110,17 @@ def tier_ratios(tiers: tuple[Tier, ...], holdings: Holdings) -> TierRatios | Non
     """
     if not tiers:
         return None
+    current = current_tier(tiers, holdings).liquidation_risk_ratio
+    return TierRatios(current, max(tier.liquidation_risk_ratio for tier in tiers))
+
+
+def current_tier(tiers: tuple[Tier, ...], holdings: Holdings) -> Tier:
+    """The one of some tiers that the account's debts are in. Source: as `tier_ratios`."""
     position = max(
         _tier_position(holdings.base_debt, [tier.base_max_borrowable for tier in tiers]),
         _tier_position(holdings.quote_debt, [tier.quote_max_borrowable for tier in tiers]),
     )
-    current = tiers[position].liquidation_risk_ratio
-    return TierRatios(current, max(tier.liquidation_risk_ratio for tier in tiers))
+    return tiers[position]
 
 
 def _tier_position(debt: Decimal, limits: list[Decimal]) -> int:

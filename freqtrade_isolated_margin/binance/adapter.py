@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import ccxt
@@ -256,6 +257,21 @@ class IsolatedMarginAdapter:
         if not all(believable_ratio(tier.liquidation_risk_ratio) for tier in tiers):
             raise AnswerError(f"the tiers of {symbol} have a liquidation ratio outside 1.04 to 1.30")
         return tiers
+
+    def fetch_prices(self, symbols: Sequence[str]) -> dict[str, Decimal]:
+        """Read the newest market prices of some market ids, those that have one; needs no key.
+
+        :raises IsolatedMarginError: as `fetch`.
+        """
+        asked = {"symbols": json.dumps(sorted(symbols), separators=(",", ":"))}
+        payload = self._request(self._client.public_get_ticker_price, asked)
+        if not isinstance(payload, list):
+            raise AnswerError("the prices are not a list")
+        wanted = set(symbols)
+        try:
+            return {row["symbol"]: plain_decimal(row["price"]) for row in payload if row["symbol"] in wanted}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise AnswerError("the prices are not as documented") from None
 
     def fetch_clock(self) -> tuple[float, float]:
         """Return how far this machine's clock is ahead of Binance's, and the round trip, both in seconds.

@@ -11,7 +11,12 @@ from freqtrade_isolated_margin.binance.credentials import ENV_KEY, ENV_SECRET, C
 from freqtrade_isolated_margin.binance.reader import AccountsReader, Reader, Snapshot
 from freqtrade_isolated_margin.commands.configuration import has_dynamic_pairs, whitelist
 from freqtrade_isolated_margin.errors import CredentialsError
-from freqtrade_isolated_margin.hosts.wiring import build_adapter, credentials_of
+from freqtrade_isolated_margin.hosts.wiring import (
+    build_adapter,
+    credentials_of,
+    is_simulated,
+    own_key_id,
+)
 from freqtrade_isolated_margin.rules.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,14 +72,15 @@ def reader_maker(
     :raises SettingsError: where the settings do not fit.
     :raises HistoryError: where the history's database cannot be used at all.
     """
-    if settings.source == "history":
+    simulated = is_simulated(config)
+    if settings.source == "history" or simulated:
         # Who reads the exchange needs no database.
         from freqtrade_isolated_margin.history.asking import open_history  # noqa: PLC0415
         from freqtrade_isolated_margin.history.follower import Whose  # noqa: PLC0415
 
         # Once now, so that what is impossible ends the command.
         open_history(settings.history, config, environ).close()
-        whose = Whose(settings.history.keys)
+        whose = Whose((own_key_id(config, environ) or "",) if simulated else settings.history.keys)
         return lambda: StoredReader(open_history(settings.history, config, environ), whose, pairs)
     credentials = credentials_of(config, os.environ if environ is None else environ)
     if credentials is None:

@@ -33,7 +33,13 @@ from freqtrade_isolated_margin.hosts.locks import lift_left_locks
 from freqtrade_isolated_margin.hosts.protection import OwnProtections, make_loadable
 from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.hosts.selfcheck import check_guarded
-from freqtrade_isolated_margin.hosts.starting import CHARTING, recorded_charts, start_guard, start_replay
+from freqtrade_isolated_margin.hosts.starting import (
+    CHARTING,
+    check_command,
+    recorded_charts,
+    start_guard,
+    start_replay,
+)
 from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy, go_to, judge_of, settings_of
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Rule
 
@@ -122,6 +128,8 @@ class IsolatedMarginMixin(GuardedStrategy):
         """Start guarding, before the strategy's own `bot_start` (freqtrade's hook)."""
         settings = settings_of(self)
         mode = self.config.get("runmode")
+        if mode not in CHARTING:
+            check_command(self, settings)
         if mode in TRADE_MODES and not settings.enabled:
             logger.warning('The isolated margin guard is off ("isolated_margin": {"enabled": false}).')
             self._margin_judge = StandIn(Outcome.ALLOW, "the guard is off (enabled false)")

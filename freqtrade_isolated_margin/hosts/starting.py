@@ -27,13 +27,29 @@ CHARTING = {RunMode.PLOT, RunMode.WEBSERVER}
 _HISTORY_SECONDS = 5.0
 
 
+def check_command(strategy: GuardedStrategy, settings: Settings) -> None:
+    """Refuse to trade in the margin accounts with an exchange that would go to futures instead.
+
+    :raises OperationalException: where freqtrade was started by its own command.
+    """
+    exchange = getattr(strategy.dp, "_exchange", None)
+    if settings.trading.enabled and not getattr(exchange, "isolated_margin", False):
+        raise OperationalException(
+            "isolated_margin.trading is enabled: start the bot with the command freqtrade-margin instead of "
+            "freqtrade, which would trade Binance's futures"
+        )
+
+
 def start_guard(strategy: GuardedStrategy, settings: Settings) -> None:
     """Start to read the accounts of a bot that trades."""
+    exchange = getattr(strategy.dp, "_exchange", None)
+    seconds = timeframe_to_seconds(strategy.timeframe)
     try:
-        judge = build_guard(
-            strategy.config, settings, timeframe_seconds=timeframe_to_seconds(strategy.timeframe)
-        )
-        exchange = getattr(strategy.dp, "_exchange", None)
+        if settings.trading.enabled:
+            # It guards each of its orders itself, and has a guard for that.
+            judge = strategy.dp._exchange.margin_guard(settings, seconds)
+        else:
+            judge = build_guard(strategy.config, settings, timeframe_seconds=seconds)
         settings.check_pairs(exchange.markets if exchange else ())
     except IsolatedMarginError as error:
         raise OperationalException(str(error)) from None

@@ -13,18 +13,28 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, ClassVar
 
+from freqtrade.constants import BuySell
 from freqtrade.enums import TRADE_MODES, CandleType, MarginMode, RunMode, TradingMode
 from freqtrade.exceptions import ConfigurationError, DependencyException, OperationalException
-from freqtrade.exchange import Exchange
+from freqtrade.exchange import Exchange, timeframe_to_seconds
 from freqtrade.exchange.binance import Binance
-from freqtrade.exchange.exchange_types import FtHas, Tickers
-from freqtrade.persistence import LocalTrade
+from freqtrade.exchange.exchange_types import CcxtOrder, FtHas, Tickers
+from freqtrade.persistence import LocalTrade, PairLocks, Trade
 from pandas import DataFrame, Timestamp
 
 from freqtrade_isolated_margin.account.maths import INFINITY, ONE, Side, liquidation_price
 from freqtrade_isolated_margin.account.tiers import highest_leverage, tier_ratios
+from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
+from freqtrade_isolated_margin.binance.clock import milliseconds
+from freqtrade_isolated_margin.binance.reader import AccountsReader
 from freqtrade_isolated_margin.errors import IsolatedMarginError
+from freqtrade_isolated_margin.guard.guard import Guard
+from freqtrade_isolated_margin.hosts.locks import LOCK_PREFIX
+from freqtrade_isolated_margin.hosts.wiring import build_guard, exchange_section
+from freqtrade_isolated_margin.rules.settings import Settings
+from freqtrade_isolated_margin.trading.gate import Entry, Gate
 from freqtrade_isolated_margin.trading.loans import Fill, TradeAccount
+from freqtrade_isolated_margin.trading.paper import PaperBook, PaperReader
 from freqtrade_isolated_margin.trading.requirements import check_configuration
 from freqtrade_isolated_margin.trading.selfcheck import check_overrides
 from freqtrade_isolated_margin.trading.terms import Terms, set_terms
@@ -58,6 +68,10 @@ class MarginExchange(Binance):  # type: ignore[misc]
         except IsolatedMarginError as error:
             raise OperationalException(str(error)) from None
         self._terms: dict[str, Terms] = {}
+        self._paper = PaperBook()
+        self._guard: Guard | None = None
+        self._gate: Gate | None = None
+        self._hosted = False
         super().__init__(config, **options)
         # freqtrade has set it by the trading mode, but all candles are those of the spot market.
         config["candle_type_def"] = CandleType.SPOT
@@ -118,6 +132,113 @@ class MarginExchange(Binance):  # type: ignore[misc]
                 'isolated_margin.trading: stoploss_on_exchange needs order_types.stoploss "limit": the '
                 "margin accounts have no stop order at market price"
             )
+
+    # ----- the guard, and the orders in whose way it is
+
+    def margin_guard(self, settings: Settings, timeframe_seconds: int, *, hosted: bool = True) -> Guard:
+        """Return the guard of this exchange's accounts, made when it is first asked for.
+
+        A strategy with the mixin asks with its own settings, starts it and has its locks tended; without one
+        this class does what is needed of that.
+
+        :raises IsolatedMarginError: where it cannot be built.
+        """
+        if self._guard is None:
+            self._guard = build_guard(
+                self._config, settings, timeframe_seconds=timeframe_seconds, make_reader=self._make_reader
+            )
+            self._gate = Gate(
+                settings,
+                self._make_reader,
+                lambda pair: self.terms(pair).tiers,
+                moves_stake=self._moves_stake,
+            )
+        self._hosted = self._hosted or hosted
+        return self._guard
+
+    def _make_reader(self) -> AccountsReader:
+        """Return what reads the accounts that this class trades in: simulated ones in a dry run."""
+        adapter = IsolatedMarginAdapter(None, exchange=exchange_section(self._config))
+        return PaperReader(adapter, self._paper, self.terms)
+
+    @property
+    def _moves_stake(self) -> bool:
+        """Whether an entry brings its collateral along; what a dry run simulates always does."""
+        return bool(self._config["dry_run"]) or self.margin_settings.trading.collateral == "transfer"
+
+    def _own_guard(self) -> Guard:
+        seconds = timeframe_to_seconds(self._config["timeframe"])
+        return self.margin_guard(self.margin_settings, seconds, hosted=False)
+
+    def reload_markets(self, force: bool = False, *, load_leverage_tiers: bool = True) -> None:
+        """Reload the markets when it is time; a bot asks in each loop, so that this tells what it holds."""
+        super().reload_markets(force, load_leverage_tiers=load_leverage_tiers)
+        # There is no database yet when the exchange is made.
+        if self._config.get("runmode") in TRADE_MODES and hasattr(Trade, "session"):
+            self._publish()
+            if not self._hosted:
+                self._own_guard().start({*self._config["exchange"]["pair_whitelist"], *self._paper.held})
+
+    def _publish(self) -> None:
+        self._paper.publish(open_trades())
+
+    def create_order(
+        self,
+        *,
+        pair: str,
+        ordertype: str,
+        side: BuySell,
+        amount: float,
+        rate: float,
+        leverage: float,
+        time_in_force: str = "GTC",
+        reduceOnly: bool = False,  # noqa: N803 - freqtrade's own
+        initial_order: bool = True,
+    ) -> CcxtOrder:
+        """Place an order: an entry only if the guard allows it, an exit always.
+
+        :raises OrderRefusedError: where it does not; freqtrade goes on.
+        """
+        if not reduceOnly:
+            self._ask_guard(pair, Side.LONG if side == "buy" else Side.SHORT, amount, rate, leverage)
+        return super().create_order(
+            pair=pair,
+            ordertype=ordertype,
+            side=side,
+            amount=amount,
+            rate=rate,
+            leverage=leverage,
+            time_in_force=time_in_force,
+            reduceOnly=reduceOnly,
+            initial_order=initial_order,
+        )
+
+    def _ask_guard(self, pair: str, side: Side, amount: float, rate: float, leverage: float) -> None:
+        # Here, since a backtest never gets here, and need not pay for freqtrade's RPC.
+        from freqtrade_isolated_margin.trading.refusal import OrderRefusedError  # noqa: PLC0415
+
+        self._publish()
+        guard = self._own_guard()
+        gate = self._gate
+        if gate is None:
+            raise OrderRefusedError(f"{pair}: the isolated margin guard is not there")
+        # A strategy's own settings may have changed since.
+        gate.settings = guard.settings
+        decision = gate.judge(Entry(pair, side, number(amount), number(rate), number(leverage)))
+        if decision.blocks:
+            now = datetime.now(UTC)
+            guard.note(decision, milliseconds(now))
+            reason = f"{LOCK_PREFIX}{pair} {decision.rule} after the order"
+            PairLocks.lock_pair(pair, now, reason, now=now, side=str(side))
+            logger.warning("Order refused, for the account as it would be after it: %s", decision)
+            raise OrderRefusedError(f"the isolated margin guard refuses: {decision}")
+
+    def close(self) -> None:
+        """Stop to read the accounts, and close the connections."""
+        guard, self._guard = getattr(self, "_guard", None), None
+        if guard:
+            guard.stop()
+        super().close()
 
     # ----- leverage
 

@@ -57,6 +57,6 @@ def _check_markets(exchange: Mapping[str, Any]) -> None:
             markets is not None and markets != {"types": _SPOT_MARKETS_ONLY}
         ):
             raise SettingsError(
-                f'exchange.{name}.options.fetchMarkets must be {{"types": ["spot"]}} with {_TRADING}: so that '
-                "this configuration cannot reach Binance's futures, whatever command it is started with"
+                f'exchange.{name}.options.fetchMarkets must be {{"types": ["spot"]}} with {_TRADING}: so '
+                "that this configuration cannot reach Binance's futures, whatever command it is started with"
             )

@@ -18,6 +18,9 @@ _KNOWN: dict[str, str] = {
     "get_tickers": "self symbols cached market_type",
     "check_delisting_time": "self pair",
     "validate_stop_ordertypes": "self order_types",
+    "reload_markets": "self force load_leverage_tiers",
+    "create_order": ("self pair ordertype side amount rate leverage time_in_force reduceOnly initial_order"),
+    "close": "self",
     "load_leverage_tiers": "self",
     "get_max_leverage": "self pair stake_amount",
     "_get_max_notional_from_tiers": "self pair leverage",
@@ -50,7 +53,7 @@ def check_overrides(cls: type[Binance], *, trades: bool) -> None:
         if not known:
             raise OperationalException(_unknown(name))
     for name, callers in (_callers() | (_trading_callers() if trades else {})).items():
-        if not any(_calls(caller, name) for caller in callers):
+        if not all(_calls(caller, name) for caller in callers):
             raise OperationalException(_unknown(name))
 
 
@@ -104,6 +107,9 @@ def _trading_callers() -> dict[str, tuple[object, ...]]:
 
     return {
         "get_funding_fees": (FreqtradeBot.update_funding_fees,),
+        "create_order": (FreqtradeBot.execute_entry, FreqtradeBot.execute_trade_exit),
+        "reload_markets": (FreqtradeBot.process,),
+        "close": (FreqtradeBot.cleanup,),
         "get_max_leverage": (FreqtradeBot.get_valid_enter_price_and_stake,),
     }
 
