@@ -32,8 +32,9 @@ def check_command(strategy: GuardedStrategy, settings: Settings) -> None:
 
     :raises OperationalException: where freqtrade was started by its own command.
     """
-    exchange = getattr(strategy.dp, "_exchange", None)
-    if settings.trading.enabled and not getattr(exchange, "isolated_margin", False):
+    if not settings.trading.enabled:
+        return
+    if not getattr(getattr(strategy.dp, "_exchange", None), "isolated_margin", False):
         raise OperationalException(
             "isolated_margin.trading is enabled: start the bot with the command freqtrade-margin instead of "
             "freqtrade, which would trade Binance's futures"
@@ -42,7 +43,6 @@ def check_command(strategy: GuardedStrategy, settings: Settings) -> None:
 
 def start_guard(strategy: GuardedStrategy, settings: Settings) -> None:
     """Start to read the accounts of a bot that trades."""
-    exchange = getattr(strategy.dp, "_exchange", None)
     seconds = timeframe_to_seconds(strategy.timeframe)
     try:
         if settings.trading.enabled:
@@ -50,6 +50,7 @@ def start_guard(strategy: GuardedStrategy, settings: Settings) -> None:
             judge = strategy.dp._exchange.margin_guard(settings, seconds)
         else:
             judge = build_guard(strategy.config, settings, timeframe_seconds=seconds)
+        exchange = getattr(strategy.dp, "_exchange", None)
         settings.check_pairs(exchange.markets if exchange else ())
     except IsolatedMarginError as error:
         raise OperationalException(str(error)) from None
