@@ -49,18 +49,25 @@ class Tested(Base, IStrategy):
 @pytest.fixture
 def exchange() -> Iterator[LocalExchange]:
     """Serve three pairs at a price of 100."""
-    with LocalExchange(scenario="calm", markets=[MarketSpec(pair, price="100") for pair in PAIRS]) as exchange:
+    with LocalExchange(
+        scenario="calm", markets=[MarketSpec(pair, price="100") for pair in PAIRS]
+    ) as exchange:
         yield exchange
 
 
 @pytest.fixture
-def bot(exchange: LocalExchange, tmp_path: Path) -> Iterator[FreqtradeProcess]:
+def bot(
+    exchange: LocalExchange, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[FreqtradeProcess]:
     """Run it with a limit that a long of 2x keeps (level 2) and a short of 3x does not (level 4/3)."""
-    config = margin_config(exchange, PAIRS, force_entry_enable=True)
+    # Hours unless a test needs a new candle: the lock of a refusal shall not end before it is seen.
+    timeframe = getattr(request, "param", "1h")
+    config = margin_config(
+        exchange, PAIRS, {"max_leverage": 10}, force_entry_enable=True, timeframe=timeframe
+    )
     config["isolated_margin"] |= {"margin_level": {"block_below": 1.6}}
-    # A pair for each candle: the lock of a refusal shall not end before it is seen.
-    config |= {"timeframe": "1h"}
-    with freqtrade(tmp_path, config, STRATEGY.replace("can_short", 'timeframe = "1h"\n    can_short'), module=MODULE) as bot:
+    strategy = STRATEGY.replace("can_short", f'timeframe = "{timeframe}"\n    can_short')
+    with freqtrade(tmp_path, config, strategy, module=MODULE) as bot:
         bot.wait_for("LIMIT_BUY has been fulfilled.*BTC/USDT")
         yield bot
         assert bot.process.poll() is None, bot.output[-2000:]
@@ -81,7 +88,9 @@ def orders(bot: FreqtradeProcess, pair: str) -> list[Any]:
 
 def locks(bot: FreqtradeProcess, pair: str) -> set[tuple[str, str]]:
     """Return sides and reasons of the locks of a pair."""
-    return {(lock["side"], lock["reason"]) for lock in bot.api("GET", "locks")["locks"] if lock["pair"] == pair}
+    return {
+        (lock["side"], lock["reason"]) for lock in bot.api("GET", "locks")["locks"] if lock["pair"] == pair
+    }
 
 
 def test_a_signal_is_refused_for_the_account_as_it_would_be(bot: FreqtradeProcess) -> None:
@@ -107,6 +116,7 @@ def test_an_increase_is_refused_and_an_exit_is_not(bot: FreqtradeProcess, exchan
     bot.wait_for("SELL has been fulfilled.*BTC/USDT")
 
 
+@pytest.mark.parametrize("bot", ["1m"], indirect=True)
 def test_a_replacement_is_refused_where_nothing_can_be_read(
     bot: FreqtradeProcess, exchange: LocalExchange
 ) -> None:
@@ -130,7 +140,7 @@ def test_forceenter_is_refused_and_says_why(bot: FreqtradeProcess, exchange: Loc
     assert orders(bot, "SOL/USDT") == []
 
 
-def test_a_leverage_that_no_tier_has_is_refused(bot: FreqtradeProcess) -> None:
-    """freqtrade caps leverage by the long side; a short's is lower by one (3x: 2), whatever the limits."""
-    answer = bot.api("POST", "forceenter", pair="SOL/USDT", side="short", leverage=2.5)
-    assert "the isolated margin guard refuses" in str(answer)
+def test_a_leverage_that_no_tier_has_on_that_side_is_refused(bot: FreqtradeProcess) -> None:
+    """freqtrade caps leverage by the long side (10x); that of a short is lower by one (1 / 0.111)."""
+    answer = bot.api("POST", "forceenter", pair="SOL/USDT", side="short", leverage=10)
+    assert "SOL/USDT short: block: leverage 10 is above 9.009, the highest of its tiers" in str(answer)
