@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import NamedTuple
 
 from freqtrade_isolated_margin.account.maths import INFINITY, ONE, ZERO, Holdings, Side, exact
@@ -56,14 +56,15 @@ class Tier(NamedTuple):
 
         A long of leverage L owes L − 1 of its stake and owns L of it, so its level is L / (L − 1); a short
         owes L and owns 1 + L, which is (1 + L) / L. Both must reach the initial ratio I: up to I / (I − 1)
-        and 1 / (I − 1). The multiple is printed rounded, and is never exceeded.
+        and 1 / (I − 1). The multiple is printed rounded, and is never exceeded. Cut to three places, so that
+        a float stands for it.
         Source: API (``initialRiskRatio`` is L / (L − 1) of the tier's leverage), and the margin level (FAQ).
         """
         initial = self.initial_risk_ratio
         if initial <= ONE:
             return ONE
         by_ratio = (initial if side is Side.LONG else ONE) / (initial - ONE)
-        return max(min(by_ratio, self.effective_multiple), ONE)
+        return _usable(min(by_ratio, self.effective_multiple))
 
 
 @exact
@@ -79,7 +80,11 @@ def highest_leverage(tiers: tuple[Tier, ...], side: Side, stake: Decimal) -> Dec
         return tiers[0].max_leverage(side)
     own = ONE if side is Side.LONG else ZERO
     within = (min(tier.max_leverage(side), own + tier.quote_max_borrowable / stake) for tier in tiers)
-    return max(*within, ONE)
+    return _usable(max(within))
+
+
+def _usable(leverage: Decimal) -> Decimal:
+    return max(leverage.quantize(Decimal("0.001"), ROUND_DOWN), ONE)
 
 
 # Source: FAQ, the first tier of each table. What it lends differs by pair and is not published.

@@ -20,7 +20,7 @@ from freqtrade_isolated_margin.hosts.backtest import (
     load_whole_backtest,
     name_history,
 )
-from freqtrade_isolated_margin.hosts.callbacks import HANDLERS, cleaning, guarded
+from freqtrade_isolated_margin.hosts.callbacks import HANDLERS, capping, cleaning, guarded
 from freqtrade_isolated_margin.hosts.charts import (
     OwnPlotConfig,
     add_columns,
@@ -62,6 +62,7 @@ class IsolatedMarginMixin(GuardedStrategy):
         super().__init_subclass__(**kwargs)
         for name, (handler, refusal) in HANDLERS.items():
             setattr(cls, name, guarded(name, handler, refusal, inspect.getattr_static(cls, name)))
+        cls.leverage = capping(inspect.getattr_static(cls, "leverage"))
         cls.ft_bot_cleanup = cleaning(inspect.getattr_static(cls, "ft_bot_cleanup"))
         cls.protections = OwnProtections(inspect.getattr_static(cls, "protections"))
         cls.plot_config = OwnPlotConfig(inspect.getattr_static(cls, "plot_config"))

@@ -224,7 +224,9 @@ class MarginExchange(Binance):  # type: ignore[misc]
             raise OrderRefusedError(f"{pair}: the isolated margin guard is not there")
         # A strategy's own settings may have changed since.
         gate.settings = guard.settings
-        decision = gate.judge(Entry(pair, side, number(amount), number(rate), number(leverage)))
+        # As it will be ordered: cut to the lot.
+        ordered = number(self.amount_to_precision(pair, amount))
+        decision = gate.judge(Entry(pair, side, ordered, number(rate), number(leverage)))
         if decision.blocks:
             now = datetime.now(UTC)
             guard.note(decision, milliseconds(now))

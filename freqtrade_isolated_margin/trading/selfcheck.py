@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from freqtrade.exceptions import OperationalException
@@ -58,15 +59,10 @@ def check_overrides(cls: type[Binance], *, trades: bool) -> None:
 
 
 def _overridden(cls: type[Binance]) -> list[str]:
-    """Return which of freqtrade's methods and properties `cls` has its own of, but its constructor."""
-    own = (
-        name
-        for name, value in vars(cls).items()
-        if callable(value) or isinstance(value, property | staticmethod)
-    )
-    return [name for name in own if hasattr(Binance, name) and not name.startswith("__")] + [
-        name for name in _KNOWN if name not in vars(cls)
-    ]
+    """Return what `cls` means to override, and what else it has by a name that freqtrade uses."""
+    kinds = (property, staticmethod, FunctionType)
+    own = {name for name, value in vars(cls).items() if isinstance(value, kinds) and hasattr(Binance, name)}
+    return sorted((own - {"__init__"}) | _KNOWN.keys() | _PROPERTIES)
 
 
 def _parameters(method: Callable[..., Any]) -> str:

@@ -141,6 +141,6 @@ def test_forceenter_is_refused_and_says_why(bot: FreqtradeProcess, exchange: Loc
 
 
 def test_a_leverage_that_no_tier_has_on_that_side_is_refused(bot: FreqtradeProcess) -> None:
-    """freqtrade caps leverage by the long side (10x); that of a short is lower by one (1 / 0.111)."""
+    """Leverage is capped by freqtrade by the long side (10x); that of a short is lower by one (1 / 0.111)."""
     answer = bot.api("POST", "forceenter", pair="SOL/USDT", side="short", leverage=10)
     assert "SOL/USDT short: block: leverage 10 is above 9.009, the highest of its tiers" in str(answer)
