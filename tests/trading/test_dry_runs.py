@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.bot import freqtrade
 from support.margin_bot import MODULE, margin_config
 
-from freqtrade_isolated_margin.localexchange import LocalExchange, MarketSpec
+from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange, MarketSpec
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -73,3 +76,66 @@ def test_a_dry_run_trades_both_sides(exchange: LocalExchange, tmp_path: Path, mi
         assert exchange.orders == ()
         assert bot.stop() in (0, 130)
         assert "Traceback" not in bot.output
+
+
+SEEING = """
+class Tested(IsolatedMarginMixin, Base, IStrategy):
+    can_short = True
+
+    def bot_loop_start(self, current_time, **kwargs):
+        account = self.margin_account("BTC/USDT")
+        if account and account.has_debt:
+            log.info("SEES level %.3f owes %.2f", account.margin_level, account.quote_asset.debt)
+
+    def leverage(self, **kwargs):
+        return 4.0
+"""
+
+
+@pytest.mark.parametrize("key", [True, False])
+def test_simulated_accounts_are_what_everybody_sees(
+    exchange: LocalExchange, tmp_path: Path, *, key: bool
+) -> None:
+    """The mixin and `status` show the simulated account, and not the real one of a key that is there."""
+    exchange.set_account("BTC/USDT", AccountSpec(base_free="7", quote_borrowed="77"))
+    config = margin_config(exchange, ["BTC/USDT"], {"max_leverage": 10})
+    if not key:
+        config["exchange"] |= {"key": "", "secret": ""}
+    with freqtrade(tmp_path, config, SEEING, module=MODULE) as bot:
+        # 100 of 400 USDT are its own.
+        bot.wait_for(r"SEES level 1\.33\d owes 300\.")
+        words = ["status", "-c", "config.json", "--userdir", "user_data", "--json"]
+        shown = subprocess.run(
+            [sys.executable, "-m", "freqtrade_isolated_margin", *words],
+            cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert "1.33" in shown.stdout, shown.stdout + shown.stderr
+        assert not [r for r in exchange.requests if r.path == "/sapi/v1/margin/isolated/account"]
+        assert bot.stop() in (0, 130)
+
+
+def test_leverage_is_capped_by_its_side(exchange: LocalExchange, tmp_path: Path) -> None:
+    """A strategy with the mixin that asks for too much gets 3 for a long and 2 for a short of a 3x pair."""
+    strategy = BOTH_SIDES.format(mixin="IsolatedMarginMixin, ").replace(
+        'return 3.0 if kwargs["side"] == "long" else 2.0', "return 20.0"
+    )
+    with freqtrade(tmp_path, margin_config(exchange, PAIRS), strategy, module=MODULE) as bot:
+        bot.wait_for("LIMIT_BUY has been fulfilled.*BTC/USDT")
+        bot.wait_for("LIMIT_SELL has been fulfilled.*SOL/USDT")
+        assert dict(bot.rows("SELECT pair, leverage FROM trades")) == {"BTC/USDT": 3.0, "SOL/USDT": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("order_types", "said"),
+    [
+        ({"stoploss": "market", "stoploss_on_exchange": True}, 'needs order_types.stoploss "limit"'),
+        ({"stoploss": "limit", "stoploss_on_exchange": True}, "LOOP"),
+    ],
+)
+def test_a_stop_loss_on_the_exchange_is_a_limit_order(
+    exchange: LocalExchange, tmp_path: Path, order_types: dict[str, Any], said: str
+) -> None:
+    """Freqtrade would quietly place another type; the start says so instead."""
+    config = margin_config(exchange, PAIRS, order_types={"entry": "limit", "exit": "limit", **order_types})
+    with freqtrade(tmp_path, config, BOTH_SIDES.format(mixin=""), module=MODULE) as bot:
+        bot.wait_for(said)
