@@ -11,28 +11,42 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar
 
 from freqtrade.constants import BuySell
 from freqtrade.enums import TRADE_MODES, CandleType, MarginMode, RunMode, TradingMode
-from freqtrade.exceptions import ConfigurationError, DependencyException, OperationalException
+from freqtrade.exceptions import (
+    ConfigurationError,
+    DependencyException,
+    OperationalException,
+    TemporaryError,
+)
 from freqtrade.exchange import Exchange, timeframe_to_seconds
 from freqtrade.exchange.binance import Binance
-from freqtrade.exchange.exchange_types import CcxtOrder, FtHas, Tickers
+from freqtrade.exchange.exchange_types import CcxtOrder, CcxtPosition, FtHas, Tickers
 from freqtrade.persistence import LocalTrade, PairLocks, Trade
 from pandas import DataFrame, Timestamp
 
-from freqtrade_isolated_margin.account.maths import INFINITY, ONE, Side, liquidation_price
+from freqtrade_isolated_margin.account.maths import INFINITY, ONE, ZERO, Side, liquidation_price
 from freqtrade_isolated_margin.account.tiers import highest_leverage, tier_ratios
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.binance.clock import milliseconds
-from freqtrade_isolated_margin.binance.reader import AccountsReader
-from freqtrade_isolated_margin.errors import IsolatedMarginError
+from freqtrade_isolated_margin.binance.reader import AccountsReader, Reader
+from freqtrade_isolated_margin.errors import CredentialsError, IsolatedMarginError
 from freqtrade_isolated_margin.guard.guard import Guard
 from freqtrade_isolated_margin.hosts.locks import LOCK_PREFIX
-from freqtrade_isolated_margin.hosts.wiring import build_guard, exchange_section
+from freqtrade_isolated_margin.hosts.wiring import (
+    build_adapter,
+    build_guard,
+    credentials_of,
+    exchange_section,
+)
+from freqtrade_isolated_margin.rules.decide import EntryDecision, Rule
 from freqtrade_isolated_margin.rules.settings import Settings
+from freqtrade_isolated_margin.trading.desk import Desk, Purpose, Send, Ticket, order_parameters
 from freqtrade_isolated_margin.trading.gate import Entry, Gate
+from freqtrade_isolated_margin.trading.live import LiveAccounts
 from freqtrade_isolated_margin.trading.loans import Fill, TradeAccount
 from freqtrade_isolated_margin.trading.paper import PaperBook, PaperReader
 from freqtrade_isolated_margin.trading.requirements import check_configuration
@@ -71,8 +85,11 @@ class MarginExchange(Binance):  # type: ignore[misc]
         self._paper = PaperBook()
         self._guard: Guard | None = None
         self._gate: Gate | None = None
-        self._hosted = False
+        self._hosted = self._made = self._settled = False
+        self._desk: Desk | None = None
+        self._live: LiveAccounts | None = None
         super().__init__(config, **options)
+        self._made = True
         # freqtrade has set it by the trading mode, but all candles are those of the spot market.
         config["candle_type_def"] = CandleType.SPOT
         if config.get("runmode") is RunMode.UTIL_EXCHANGE:
@@ -93,9 +110,14 @@ class MarginExchange(Binance):  # type: ignore[misc]
         trades = self._config.get("runmode") in TRADE_MODES
         check_overrides(type(self), trades=trades)
         if trades and not self._config["dry_run"]:
-            raise OperationalException(
-                'isolated_margin.trading: this version trades dry only; set "dry_run": true'
-            )
+            self._live = LiveAccounts(self._make_adapter)
+            self._desk = self._open_desk()
+
+    def _open_desk(self) -> Desk:
+        """Return who sends the orders of a live bot."""
+        raise OperationalException(
+            'isolated_margin.trading: this version trades dry only; set "dry_run": true'
+        )
 
     def market_is_future(self, market: dict[str, Any]) -> bool:
         """Whether a market may be traded on isolated margin; without a key only that it may on margin."""
@@ -133,7 +155,7 @@ class MarginExchange(Binance):  # type: ignore[misc]
                 "margin accounts have no stop order at market price"
             )
 
-    # ----- the guard, and the orders in whose way it is
+    # ----- the guard
 
     def margin_guard(self, settings: Settings, timeframe_seconds: int, *, hosted: bool = True) -> Guard:
         """Return the guard of this exchange's accounts, made when it is first asked for.
@@ -145,7 +167,10 @@ class MarginExchange(Binance):  # type: ignore[misc]
         """
         if self._guard is None:
             self._guard = build_guard(
-                self._config, settings, timeframe_seconds=timeframe_seconds, make_reader=self._make_reader
+                self._config,
+                settings,
+                timeframe_seconds=timeframe_seconds,
+                make_reader=self._make_reader if self._config["dry_run"] else None,
             )
             self._gate = Gate(
                 settings,
@@ -158,8 +183,16 @@ class MarginExchange(Binance):  # type: ignore[misc]
 
     def _make_reader(self) -> AccountsReader:
         """Return what reads the accounts that this class trades in: simulated ones in a dry run."""
+        if not self._config["dry_run"]:
+            return Reader(self._make_adapter())
         adapter = IsolatedMarginAdapter(None, exchange=exchange_section(self._config))
         return PaperReader(adapter, self._paper, self.terms)
+
+    def _make_adapter(self) -> IsolatedMarginAdapter:
+        credentials = credentials_of(self._config)
+        if credentials is None:
+            raise CredentialsError("isolated_margin.trading: no API key to read the margin accounts with")
+        return build_adapter(credentials, self.margin_settings, self._config)
 
     @property
     def _moves_stake(self) -> bool:
@@ -170,17 +203,73 @@ class MarginExchange(Binance):  # type: ignore[misc]
         seconds = timeframe_to_seconds(self._config["timeframe"])
         return self.margin_guard(self.margin_settings, seconds, hosted=False)
 
-    def reload_markets(self, force: bool = False, *, load_leverage_tiers: bool = True) -> None:
-        """Reload the markets when it is time; a bot asks in each loop, so that this tells what it holds."""
-        super().reload_markets(force, load_leverage_tiers=load_leverage_tiers)
-        # There is no database yet when the exchange is made.
-        if self._config.get("runmode") in TRADE_MODES and hasattr(Trade, "session"):
-            self._publish()
-            if not self._hosted:
-                self._own_guard().start({*self._config["exchange"]["pair_whitelist"], *self._paper.held})
+    def _ask_guard(self, pair: str, side: Side, amount: float, rate: float, leverage: float) -> None:
+        # Here, since a backtest never gets here, and need not pay for freqtrade's RPC.
+        from freqtrade_isolated_margin.trading.refusal import OrderRefusedError  # noqa: PLC0415
 
-    def _publish(self) -> None:
+        try:
+            decision = self._verdict(pair, side, amount, rate, leverage)
+            if decision.blocks:
+                self._lock(decision)
+        except Exception as error:
+            logger.exception("The isolated margin guard failed at an order in %s; it is refused.", pair)
+            raise OrderRefusedError(f"{pair}: the isolated margin guard failed, see the log") from error
+        if decision.blocks:
+            raise OrderRefusedError(f"the isolated margin guard refuses: {decision}")
+
+    def _verdict(self, pair: str, side: Side, amount: float, rate: float, leverage: float) -> EntryDecision:
+        guard = self._own_guard()
+        if self._gate is None:
+            return EntryDecision.because(pair, side, ZERO, Rule.OFF, "the guard is not there")
+        # What is held now, and the rules as a strategy may have changed them since.
         self._paper.publish(open_trades())
+        self._gate.settings = guard.settings
+        # As it will be ordered: cut to the lot.
+        ordered = number(self.amount_to_precision(pair, amount))
+        return self._gate.judge(Entry(pair, side, ordered, number(rate), number(leverage)))
+
+    def _lock(self, decision: EntryDecision) -> None:
+        """Say in log, history and locks why an order is refused; it is tried again with the next candle."""
+        now = datetime.now(UTC)
+        logger.warning("Order refused, for the account as it would be after it: %s", decision)
+        self._own_guard().note(decision, milliseconds(now))
+        reason = f"{LOCK_PREFIX}{decision.pair} {decision.rule} after the order"
+        PairLocks.lock_pair(decision.pair, now, reason, now=now, side=str(decision.side))
+
+    # ----- once a loop, and at the end
+
+    def reload_markets(self, force: bool = False, *, load_leverage_tiers: bool = True) -> None:
+        """Reload the markets when it is time; a bot asks in each loop, so that its accounts are told here."""
+        super().reload_markets(force, load_leverage_tiers=load_leverage_tiers)
+        # While the exchange is made there is no database, and no strategy that may have a guard.
+        if not self._made or self._config.get("runmode") not in TRADE_MODES or not hasattr(Trade, "session"):
+            return
+        try:
+            self._tend()
+        except Exception:
+            logger.exception("Tending the isolated margin accounts failed; the bot goes on.")
+
+    def _tend(self) -> None:
+        self._paper.publish(open_trades())
+        desk = self._started_desk()
+        if desk:
+            desk.loop()
+        if not self._hosted:
+            self._own_guard().start({*self._config["exchange"]["pair_whitelist"], *self._paper.held})
+
+    def close(self) -> None:
+        """Stop to read the accounts, end the desk, and close the connections."""
+        guard, self._guard = getattr(self, "_guard", None), None
+        desk, self._desk = getattr(self, "_desk", None), None
+        live, self._live = getattr(self, "_live", None), None
+        if guard:
+            guard.stop()
+        for part in (desk, live):
+            if part:
+                part.close()
+        super().close()
+
+    # ----- orders
 
     def create_order(
         self,
@@ -201,7 +290,8 @@ class MarginExchange(Binance):  # type: ignore[misc]
         """
         if not reduceOnly:
             self._ask_guard(pair, Side.LONG if side == "buy" else Side.SHORT, amount, rate, leverage)
-        return super().create_order(
+        send = partial(
+            super().create_order,
             pair=pair,
             ordertype=ordertype,
             side=side,
@@ -212,35 +302,94 @@ class MarginExchange(Binance):  # type: ignore[misc]
             reduceOnly=reduceOnly,
             initial_order=initial_order,
         )
+        purpose = Purpose.EXIT if reduceOnly else Purpose.ENTRY
+        new_trade = initial_order and not reduceOnly
+        return self._place(Ticket(purpose, pair, side, ordertype, amount, rate, leverage, new_trade), send)
 
-    def _ask_guard(self, pair: str, side: Side, amount: float, rate: float, leverage: float) -> None:
-        # Here, since a backtest never gets here, and need not pay for freqtrade's RPC.
-        from freqtrade_isolated_margin.trading.refusal import OrderRefusedError  # noqa: PLC0415
+    def create_stoploss(
+        self,
+        pair: str,
+        amount: float,
+        stop_price: float,
+        order_types: dict[str, Any],
+        side: BuySell,
+        leverage: float,
+    ) -> CcxtOrder:
+        """Place a stop loss on the exchange, which repays."""
+        send = partial(super().create_stoploss, pair, amount, stop_price, order_types, side, leverage)
+        return self._place(Ticket(Purpose.STOP, pair, side, "stop", amount, stop_price, leverage), send)
 
-        self._publish()
-        guard = self._own_guard()
-        gate = self._gate
-        if gate is None:
-            raise OrderRefusedError(f"{pair}: the isolated margin guard is not there")
-        # A strategy's own settings may have changed since.
-        gate.settings = guard.settings
-        # As it will be ordered: cut to the lot.
-        ordered = number(self.amount_to_precision(pair, amount))
-        decision = gate.judge(Entry(pair, side, ordered, number(rate), number(leverage)))
-        if decision.blocks:
-            now = datetime.now(UTC)
-            guard.note(decision, milliseconds(now))
-            reason = f"{LOCK_PREFIX}{pair} {decision.rule} after the order"
-            PairLocks.lock_pair(pair, now, reason, now=now, side=str(side))
-            logger.warning("Order refused, for the account as it would be after it: %s", decision)
-            raise OrderRefusedError(f"the isolated margin guard refuses: {decision}")
+    def _place(self, ticket: Ticket, send: Send) -> CcxtOrder:
+        if self._config["dry_run"]:
+            return send()
+        desk = self._started_desk()
+        if desk is None:
+            raise OperationalException("isolated_margin.trading: nobody is there to send a live order")
+        return desk.place(ticket, send)
 
-    def close(self) -> None:
-        """Stop to read the accounts, and close the connections."""
-        guard, self._guard = getattr(self, "_guard", None), None
-        if guard:
-            guard.stop()
-        super().close()
+    def _started_desk(self) -> Desk | None:
+        """Return who sends live orders; it settles what an earlier run left before it is first used."""
+        if self._desk and not self._settled:
+            self._desk.start()
+            self._settled = True
+        return self._desk
+
+    def _get_params(
+        self,
+        side: BuySell,
+        ordertype: str,
+        leverage: float,
+        reduceOnly: bool,  # noqa: N803 - freqtrade's own
+        time_in_force: str = "GTC",
+    ) -> dict[str, Any]:
+        params: dict[str, Any] = super()._get_params(side, ordertype, leverage, False, time_in_force)
+        return params | order_parameters(Purpose.EXIT if reduceOnly else Purpose.ENTRY)
+
+    def _get_stop_params(self, side: BuySell, ordertype: str, stop_price: float) -> dict[str, Any]:
+        params: dict[str, Any] = super()._get_stop_params(side, ordertype, stop_price)
+        return params | order_parameters(Purpose.STOP)
+
+    def fetch_order(self, order_id: str, pair: str, params: dict[str, Any] | None = None) -> CcxtOrder:
+        """Return an order of the pair's margin account."""
+        return self._seen(pair, super().fetch_order(order_id, pair, _isolated(params)))
+
+    def cancel_order(self, order_id: str, pair: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Cancel an order of the pair's margin account."""
+        cancelled: dict[str, Any] = super().cancel_order(order_id, pair, _isolated(params))
+        return self._seen(pair, cancelled)
+
+    def fetch_orders(
+        self, pair: str, since: datetime, params: dict[str, Any] | None = None
+    ) -> list[CcxtOrder]:
+        """Return the orders of the pair's margin account."""
+        orders: list[CcxtOrder] = super().fetch_orders(pair, since, _isolated(params))
+        return orders
+
+    def get_trades_for_order(
+        self, order_id: str, pair: str, since: datetime, params: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the executions of an order of the pair's margin account."""
+        trades: list[dict[str, Any]] = super().get_trades_for_order(order_id, pair, since, _isolated(params))
+        return trades
+
+    def _seen(self, pair: str, order: dict[str, Any]) -> dict[str, Any]:
+        desk = self._started_desk()
+        if desk and order:
+            desk.seen(pair, order)
+        return order
+
+    def fetch_positions(
+        self,
+        pair: str | None = None,
+        params: dict[str, Any] | None = None,  # noqa: ARG002 - freqtrade's own
+    ) -> list[CcxtPosition]:
+        """Return the open trades' positions as their accounts have them; a dry run has none."""
+        if self._live is None or not hasattr(Trade, "session"):
+            return []
+        try:
+            return self._live.positions([trade for trade in open_trades(pair) if trade.has_open_position])
+        except IsolatedMarginError as error:
+            raise TemporaryError(f"The positions cannot be read: {error}") from None
 
     # ----- leverage
 
@@ -331,12 +480,27 @@ class MarginExchange(Binance):  # type: ignore[misc]
         trade = next((trade for trade in open_trades(pair) if trade.is_short == is_short), None)
         if trade is None:
             return 0.0
+        if self._live:
+            return self._charged(self._live, trade)
         account = account_of(trade, self.terms(pair), datetime.now(UTC))
-        return -float(account.newest_interest(self._price_of_base(trade, account)))
+        price = self._price_of_base(trade) if account.base.newest else ZERO
+        return -float(account.newest_interest(price))
 
-    def _price_of_base(self, trade: LocalTrade, account: TradeAccount) -> Decimal:
-        if not account.base.newest:
-            return number(trade.open_rate)
+    def _charged(self, live: LiveAccounts, trade: LocalTrade) -> float:
+        """Return what the exchange has charged the trade and no order of it has yet, negative.
+
+        A loan may be older than the fill of its order, so all is asked for and what is booked is taken off.
+        """
+        first = min((order.order_date_utc for order in trade.orders), default=trade.open_date_utc)
+        booked = sum(order.funding_fee or 0.0 for order in trade.orders)
+        try:
+            base, quote = live.interest(trade, first)
+        except IsolatedMarginError as error:
+            logger.warning("The interest of %s cannot be read: %s", trade.pair, error)
+            return float(trade.funding_fee_running or 0.0)
+        return -float(quote + (base * self._price_of_base(trade) if base else ZERO)) - booked
+
+    def _price_of_base(self, trade: LocalTrade) -> Decimal:
         try:
             return number(self.get_rate(trade.pair, refresh=False, side="exit", is_short=trade.is_short))
         except DependencyException:
@@ -405,6 +569,11 @@ class MarginExchange(Binance):  # type: ignore[misc]
             if trade.is_short == (side is Side.SHORT) and trade.nr_of_successful_entries:
                 return account_of(trade, self.terms(pair), fills_end)
         return TradeAccount.of(side, number(leverage), self.terms(pair).rates, [entry], now.timestamp())
+
+
+def _isolated(params: dict[str, Any] | None) -> dict[str, Any]:
+    """Return parameters with which ccxt asks the margin account; it takes options alone for spot."""
+    return {**(params or {}), "marginMode": "isolated"}
 
 
 def _price_at(prices: DataFrame, moment: datetime) -> float:

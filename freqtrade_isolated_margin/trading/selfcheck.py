@@ -21,6 +21,14 @@ _KNOWN: dict[str, str] = {
     "validate_stop_ordertypes": "self order_types",
     "reload_markets": "self force load_leverage_tiers",
     "create_order": ("self pair ordertype side amount rate leverage time_in_force reduceOnly initial_order"),
+    "create_stoploss": "self pair amount stop_price order_types side leverage",
+    "_get_params": "self side ordertype leverage reduceOnly time_in_force",
+    "_get_stop_params": "self side ordertype stop_price",
+    "fetch_order": "self order_id pair params",
+    "cancel_order": "self order_id pair params",
+    "fetch_orders": "self pair since params",
+    "get_trades_for_order": "self order_id pair since params",
+    "fetch_positions": "self pair params",
     "close": "self",
     "load_leverage_tiers": "self",
     "get_max_leverage": "self pair stake_amount",
@@ -91,6 +99,9 @@ def _callers() -> dict[str, tuple[object, ...]]:
         "_get_max_notional_from_tiers": (Exchange._get_stake_amount_limit,),  # noqa: SLF001 - freqtrade's own
         "validate_stop_ordertypes": (Exchange.validate_ordertypes,),
         "dry_run_liquidation_price": (Exchange.get_liquidation_price,),
+        "_get_params": (Exchange.create_order,),
+        "_get_stop_params": (Exchange.create_stoploss,),
+        "fetch_positions": (Exchange.get_liquidation_price,),
         "set_margin_mode": (Exchange._lev_prep,),  # noqa: SLF001
         "_set_leverage": (Exchange._lev_prep,),  # noqa: SLF001
     }
