@@ -51,7 +51,7 @@ from freqtrade_isolated_margin.trading.loans import Fill, TradeAccount
 from freqtrade_isolated_margin.trading.paper import PaperBook, PaperReader
 from freqtrade_isolated_margin.trading.requirements import check_configuration
 from freqtrade_isolated_margin.trading.selfcheck import check_overrides
-from freqtrade_isolated_margin.trading.terms import Terms, set_terms
+from freqtrade_isolated_margin.trading.terms import ExchangeTerms, Terms, TermsBook
 from freqtrade_isolated_margin.trading.trades import account_of, asked_about, number, open_trades
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class MarginExchange(Binance):  # type: ignore[misc]
             self.margin_settings = check_configuration(config)
         except IsolatedMarginError as error:
             raise OperationalException(str(error)) from None
-        self._terms: dict[str, Terms] = {}
+        self._terms = TermsBook(self.margin_settings.trading)
         self._paper = PaperBook()
         self._guard: Guard | None = None
         self._gate: Gate | None = None
@@ -109,9 +109,21 @@ class MarginExchange(Binance):  # type: ignore[misc]
         """
         trades = self._config.get("runmode") in TRADE_MODES
         check_overrides(type(self), trades=trades)
+        if trades:
+            self._terms = self._told_terms()
         if trades and not self._config["dry_run"]:
             self._live = LiveAccounts(self._make_adapter)
             self._desk = self._open_desk()
+
+    def _told_terms(self) -> TermsBook:
+        """Return a bot's terms: those that the exchange tells who has a key. A backtest goes by settings."""
+        dry = bool(self._config["dry_run"])
+        try:
+            has_key = credentials_of(self._config) is not None
+        except CredentialsError as error:
+            raise OperationalException(str(error)) from None
+        ask = ExchangeTerms(self._make_adapter) if has_key or not dry else None
+        return TermsBook(self.margin_settings.trading, ask, may_assume=dry)
 
     def _open_desk(self) -> Desk:
         """Return who sends the orders of a live bot."""
@@ -264,7 +276,7 @@ class MarginExchange(Binance):  # type: ignore[misc]
         live, self._live = getattr(self, "_live", None), None
         if guard:
             guard.stop()
-        for part in (desk, live):
+        for part in (desk, live, getattr(self, "_terms", None)):
             if part:
                 part.close()
         super().close()
@@ -394,11 +406,11 @@ class MarginExchange(Binance):  # type: ignore[misc]
     # ----- leverage
 
     def terms(self, pair: str) -> Terms:
-        """Return at what terms the pair's loans are had."""
-        if pair not in self._terms:
-            base, _, quote = pair.partition("/")
-            self._terms[pair] = set_terms(self.margin_settings.trading, base, quote)
-        return self._terms[pair]
+        """Return at what terms the pair's loans are had.
+
+        :raises IsolatedMarginError: where a live bot cannot learn them.
+        """
+        return self._terms.of(pair)
 
     def load_leverage_tiers(self) -> dict[str, list[dict[str, Any]]]:
         """Return none: futures have such tiers. See `terms`."""
@@ -406,8 +418,11 @@ class MarginExchange(Binance):  # type: ignore[misc]
 
     def get_max_leverage(self, pair: str, stake_amount: float | None) -> float:
         """Return the highest leverage of a long; freqtrade asks before it says on which side (`side_cap`)."""
-        stake = number(stake_amount or 0.0)
-        return float(highest_leverage(self.terms(pair).tiers, Side.LONG, stake))
+        try:
+            tiers = self.terms(pair).tiers
+        except IsolatedMarginError as error:
+            raise DependencyException(f"The leverage of {pair} is not known: {error}") from None
+        return float(highest_leverage(tiers, Side.LONG, number(stake_amount or 0.0)))
 
     def side_cap(self, pair: str, side: Side) -> Decimal:
         """Return the highest leverage on one side: that of a short is lower by one."""

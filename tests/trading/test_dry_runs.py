@@ -114,15 +114,32 @@ def test_simulated_accounts_are_what_everybody_sees(
         assert bot.stop() in (0, 130)
 
 
-def test_leverage_is_capped_by_its_side(exchange: LocalExchange, tmp_path: Path) -> None:
-    """A strategy with the mixin that asks for too much gets 3 for a long and 2 for a short of a 3x pair."""
+@pytest.mark.parametrize(("key", "long", "short", "daily"), [(False, 3, 2, 0.0005), (True, 5, 4, 0.00048)])
+def test_leverage_and_interest_are_those_of_the_exchange_or_of_the_settings(
+    tmp_path: Path, *, key: bool, long: int, short: int, daily: float
+) -> None:
+    """Who has a key gets the pair's own tiers and rates; leverage that is asked for is cut to its side's."""
     strategy = BOTH_SIDES.format(mixin="IsolatedMarginMixin, ").replace(
         'return 3.0 if kwargs["side"] == "long" else 2.0', "return 20.0"
     )
-    with freqtrade(tmp_path, margin_config(exchange, PAIRS), strategy, module=MODULE) as bot:
-        bot.wait_for("LIMIT_BUY has been fulfilled.*BTC/USDT")
-        bot.wait_for("LIMIT_SELL has been fulfilled.*SOL/USDT")
-        assert dict(bot.rows("SELECT pair, leverage FROM trades")) == {"BTC/USDT": 3.0, "SOL/USDT": 2.0}
+    markets = [MarketSpec(pair, price="100", max_leverage=5, daily_interest="0.00048") for pair in PAIRS]
+    with LocalExchange(scenario="calm", markets=markets) as exchange:
+        config = margin_config(exchange, PAIRS)
+        config["isolated_margin"]["margin_level"] = {"block_below": 1.2}
+        if not key:
+            config["exchange"] |= {"key": "", "secret": ""}
+        with freqtrade(tmp_path, config, strategy, module=MODULE) as bot:
+            bot.wait_for("LIMIT_BUY has been fulfilled.*BTC/USDT")
+            bot.wait_for("LIMIT_SELL has been fulfilled.*SOL/USDT")
+            assert dict(bot.rows("SELECT pair, leverage FROM trades")) == {
+                "BTC/USDT": long,
+                "SOL/USDT": short,
+            }
+            bot.api("POST", "forceexit", tradeid="all")
+            bot.wait_for("SELL has been fulfilled.*BTC/USDT")
+            (paid,) = bot.rows("SELECT funding_fees FROM trades WHERE pair = 'BTC/USDT'")
+            hours = -paid[0] / (100 * (long - 1) * daily / 24)
+            assert any(hours == pytest.approx(charged, rel=0.02) for charged in (1, 2)), hours
 
 
 @pytest.mark.parametrize(
