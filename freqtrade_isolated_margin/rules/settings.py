@@ -220,12 +220,10 @@ class Settings(Rules):
             raise ValueError("trading.enabled needs the guard: enabled must not be false")
         if self.source != "exchange":
             raise ValueError('trading.enabled needs source "exchange": who trades reads the accounts itself')
-        if "entry_funding" in self.model_fields_set or any(
-            "entry_funding" in own for own in self.pairs.values()
-        ):
+        if self.borrows:
             raise ValueError(
-                "entry_funding has no meaning with trading.enabled: every entry is borrowed, and the account "
-                "is judged as it would be after it"
+                'entry_funding must not be "borrowed" with trading.enabled: every entry borrows, and the '
+                "account is judged as it would be after it"
             )
         return self
 

@@ -63,10 +63,13 @@ def set_section(name: str, value: object) -> Callable[[dict[str, Any]], object]:
         ),
         (set_section("enabled", False), "trading.enabled needs the guard"),
         (set_section("source", "history"), 'trading.enabled needs source "exchange"'),
-        (set_section("entry_funding", "borrowed"), "entry_funding has no meaning with trading.enabled"),
         (
-            set_section("pairs", {"BTC/USDT": {"entry_funding": "spot"}}),
-            "entry_funding has no meaning with trading.enabled",
+            set_section("entry_funding", "borrowed"),
+            "entry_funding must not be .borrowed. with trading.enabled",
+        ),
+        (
+            set_section("pairs", {"BTC/USDT": {"entry_funding": "borrowed"}}),
+            "entry_funding must not be .borrowed. with trading.enabled",
         ),
         (
             set_section("trading.colateral", "transfer"),
