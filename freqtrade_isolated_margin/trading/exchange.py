@@ -111,6 +111,10 @@ class MarginExchange(Binance):  # type: ignore[misc]
         check_overrides(type(self), trades=trades)
         if trades:
             self._terms = self._told_terms()
+            logger.info(
+                "Orders go to isolated margin accounts%s, and the guard is asked before each that borrows.",
+                ", which are simulated" if self._config["dry_run"] else "",
+            )
         if trades and not self._config["dry_run"]:
             self._live = LiveAccounts(self._make_adapter)
             self._desk = self._open_desk()
@@ -267,7 +271,9 @@ class MarginExchange(Binance):  # type: ignore[misc]
         if desk:
             desk.loop()
         if not self._hosted:
-            self._own_guard().start({*self._config["exchange"]["pair_whitelist"], *self._paper.held})
+            # An expression in the whitelist is no pair, and is not shown without the mixin.
+            listed = self.markets.keys() & set(self._config["exchange"]["pair_whitelist"])
+            self._own_guard().start({*listed, *self._paper.held})
 
     def close(self) -> None:
         """Stop to read the accounts, end the desk, and close the connections."""

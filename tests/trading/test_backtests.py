@@ -213,6 +213,19 @@ def test_interest_follows_an_increase_and_a_partial_exit(exchange: LocalExchange
         assert -trade["funding_fees"] == pytest.approx(float(expected), abs=1e-6)
 
 
+def test_a_leverage_that_the_side_does_not_have_ends_a_backtest(
+    exchange: LocalExchange, tmp_path: Path
+) -> None:
+    """Without the mixin, which caps it, a short of 3x on a 3x pair is no result but an error with its cap."""
+    config = prepared(tmp_path, exchange)
+    strategy = CRASHING.replace('3.0 if kwargs["side"] == "long" else 2.0', "3.0")
+    with freqtrade(
+        tmp_path, config, strategy, "backtesting", *RANGE, "--cache", "none", module=MODULE
+    ) as bot:
+        assert bot.wait(200) != 0
+        bot.wait_for("ETH/USDT short with leverage 3 is above 2, the highest of its tiers on this side")
+
+
 HYPEROPT = """
 from freqtrade.strategy import IntParameter
 
