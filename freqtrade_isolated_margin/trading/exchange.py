@@ -42,7 +42,7 @@ from freqtrade_isolated_margin.hosts.wiring import (
     credentials_of,
     exchange_section,
 )
-from freqtrade_isolated_margin.rules.decide import EntryDecision, Rule
+from freqtrade_isolated_margin.rules.decide import EntryDecision, Rule, plain
 from freqtrade_isolated_margin.rules.settings import Settings
 from freqtrade_isolated_margin.trading.desk import Desk, Purpose, Send, Ticket, order_parameters
 from freqtrade_isolated_margin.trading.gate import Entry, Gate
@@ -569,8 +569,8 @@ class MarginExchange(Binance):  # type: ignore[misc]
         cap = self.side_cap(pair, side)
         if number(leverage) > cap:
             raise OperationalException(
-                f"isolated_margin.trading: {pair} {side} with leverage {leverage:g} is above {cap:.4g}, the "
-                "highest of its tiers on this side; let the strategy's leverage() return less"
+                f"isolated_margin.trading: {pair} {side} with leverage {leverage:g} is above {plain(cap, 4)}, "
+                "the highest of its tiers on this side; let the strategy's leverage() return less"
             )
         terms = self.terms(pair)
         account = self._account(pair, side, Fill(0.0, True, number(amount), number(open_rate)), leverage)
