@@ -285,7 +285,9 @@ class MarginExchange(Binance):  # type: ignore[misc]
         for part in (desk, live, getattr(self, "_terms", None)):
             if part:
                 part.close()
-        super().close()
+        # freqtrade also closes what could not be made.
+        if hasattr(self, "_exchange_ws"):
+            super().close()
 
     # ----- orders
 
@@ -563,15 +565,10 @@ class MarginExchange(Binance):  # type: ignore[misc]
     ) -> float | None:
         """Return the price at which the simulated account's level meets its tier's liquidation ratio.
 
-        :raises OperationalException: for a leverage that no tier has on this side.
+        :raises OperationalException: in a backtest, for a leverage that no tier has on this side.
         """
         side = Side.SHORT if is_short else Side.LONG
-        cap = self.side_cap(pair, side)
-        if number(leverage) > cap:
-            raise OperationalException(
-                f"isolated_margin.trading: {pair} {side} with leverage {leverage:g} is above {plain(cap, 4)}, "
-                "the highest of its tiers on this side; let the strategy's leverage() return less"
-            )
+        self._check_leverage(pair, side, number(leverage))
         terms = self.terms(pair)
         account = self._account(pair, side, Fill(0.0, True, number(amount), number(open_rate)), leverage)
         found = tier_ratios(terms.tiers, account.holdings)
@@ -581,6 +578,15 @@ class MarginExchange(Binance):  # type: ignore[misc]
             else None
         )
         return None if price is None else float(price)
+
+    def _check_leverage(self, pair: str, side: Side, leverage: Decimal) -> None:
+        """Refuse what a backtest would take for possible; a bot's order has been judged already."""
+        cap = self.side_cap(pair, side)
+        if leverage > cap and self._config.get("runmode") not in TRADE_MODES:
+            raise OperationalException(
+                f"isolated_margin.trading: {pair} {side} with leverage {plain(leverage, 4)} is above "
+                f"{plain(cap, 4)}, the highest of its tiers on this side; let leverage() return less"
+            )
 
     def _account(self, pair: str, side: Side, entry: Fill, leverage: float) -> TradeAccount:
         """Return the account of the pair's open trade, or of one that consists of `entry`."""

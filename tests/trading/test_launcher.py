@@ -160,6 +160,25 @@ def test_plain_freqtrade_without_our_hosts_finds_no_market(exchange: LocalExchan
     assert not [request for request in exchange.requests if "fapi" in request.path]
 
 
+def test_a_configuration_that_does_not_fit_ends_the_start(exchange: LocalExchange, tmp_path: Path) -> None:
+    """The command says in one line what is missing, and nothing else comes with it."""
+    config = margin_config(exchange, PAIRS, margin_mode="cross")
+    with freqtrade(tmp_path, config, WITHOUT_MIXIN, module=MODULE) as bot:
+        assert bot.wait(120) == 2
+        bot.wait_for('freqtrade - ERROR - isolated_margin.trading needs "margin_mode": "isolated"')
+    assert "Traceback" not in bot.output
+
+
+def test_pairs_by_volume_are_margin_pairs(exchange: LocalExchange, tmp_path: Path) -> None:
+    """A list that comes from the tickers has spot pairs."""
+    volume = {"method": "VolumePairList", "number_assets": 2, "sort_key": "quoteVolume"}
+    (tmp_path / "config.json").write_text(json.dumps(margin_config(exchange, PAIRS, pairlists=[volume])))
+    options = ("-c", str(tmp_path / "config.json"), "--userdir", str(tmp_path))
+    pairs = json.loads(listed("test-pairlist", *options, "--print-json", module=MODULE).splitlines()[-1])
+    assert len(pairs) == 2
+    assert all(pair.endswith("/USDT") for pair in pairs)
+
+
 def test_live_is_refused(exchange: LocalExchange, tmp_path: Path) -> None:
     """A configuration that is not dry does not start, and sends nothing."""
     with freqtrade(
