@@ -177,3 +177,39 @@ def test_terms_come_from_the_settings() -> None:
     btc, eth = set_terms(settings, "BTC", "USDT"), set_terms(settings, "ETH", "USDT")
     assert btc.rates == Rates(D("0.001"), D("0.0002"))
     assert (btc.tiers[0].effective_multiple, eth.tiers[0].effective_multiple) == (10, 3)
+
+
+def test_what_an_exit_brings_repays_interest_first() -> None:
+    """The principal, which is charged, falls only by what the interest leaves (API: AUTO_REPAY)."""
+    fills = [
+        Fill(0.0, enters=True, amount=D(2), price=D(100)),
+        Fill(60.0, enters=False, amount=D(1), price=D(50)),
+    ]
+    account = TradeAccount.of(Side.LONG, D(2), Rates(D(0), D("0.24")), fills, 60.0)
+    assert (account.quote.borrowed, account.quote.interest, account.quote.free) == (51, 0, 0)
+
+
+def test_a_record_never_owes_less_than_there_is() -> None:
+    """What lies beyond the eighth place is cut from what is owned, and added to what is owed."""
+    tiny = D("0.000000001")
+    row = account_row(Balance("BTC", D(1) + tiny), Balance("USDT", D(0), D(5) + tiny, tiny), D(100), TIERS)
+    assert isinstance(row, PairAccount)
+    assert row.holdings == Holdings(D(1), D(0), D(0), D("5.00000002"))
+
+
+@pytest.mark.parametrize(
+    ("assets", "status"),
+    [
+        ("105", "FORCE_LIQUIDATION"),
+        ("105.00000001", "MARGIN_CALL"),
+        ("109", "MARGIN_CALL"),
+        ("109.00000001", "NORMAL"),
+        ("111.1", "NORMAL"),
+        ("111.10000001", "EXCESSIVE"),
+    ],
+)
+def test_the_status_of_a_record_is_the_band_of_its_level(assets: str, status: str) -> None:
+    """At a limit the worse of the two counts."""
+    row = account_row(Balance("BTC", D(assets)), Balance("USDT", D(0), D(100)), D(1), TIERS)
+    assert isinstance(row, PairAccount)
+    assert row.margin_level_status == status
