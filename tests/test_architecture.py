@@ -24,6 +24,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "history": {"binance", "rules", "account", "errors"},
     "guard": {"binance", "rules", "account", "errors"},
     "hosts": {"guard", "history", "binance", "rules", "account", "errors"},
+    "trading": {"hosts", "guard", "history", "binance", "rules", "account", "errors"},
     "commands": {"hosts", "guard", "history", "binance", "rules", "account", "errors", "localexchange"},
     "localexchange": set(),
 }

@@ -255,3 +255,26 @@ def round_down(value: Decimal) -> Decimal:
 def one_step_below(value: Decimal) -> Decimal:
     """Return the next lower amount of eight places, at the lowest 0."""
     return max(round_down(value) - PLACE, ZERO)
+
+
+HOUR = 3600
+"""Seconds for which interest is charged at once."""
+
+
+def full_hours(since: float, until: float) -> int:
+    """How many full hours of the clock lie after `since`, up to and with `until`; both in UNIX seconds.
+
+    At each of them a loan that was there at `since` is charged an hour. Source: FAQ on interest (the hour is
+    charged when it begins); whether one is charged at the very moment of repayment is not said, and assumed.
+    """
+    return max(int(until // HOUR) - int(since // HOUR), 0)
+
+
+@exact
+def interest(principal: Decimal, daily_rate: Decimal, hours: int) -> Decimal:
+    """Interest for so many hours that have begun, in the asset that was borrowed: simple, on the principal.
+
+    Source: FAQ (hourly rate = daily rate / 24). Its example: 1000 USDT at 0.001 % an hour, borrowed at 13:55,
+    owe 0.02 USDT at 14:30, one hour for the loan and one at 14:00.
+    """
+    return principal * daily_rate * hours / 24

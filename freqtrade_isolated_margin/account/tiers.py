@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import NamedTuple
 
-from freqtrade_isolated_margin.account.maths import ZERO, Holdings
+from freqtrade_isolated_margin.account.maths import INFINITY, ONE, ZERO, Holdings, Side, exact
 
 # Liquidation ratios by the maximum leverage of a tier, as `marginRatio` prints it. Source: FAQ, the
 # newest table (one ratio for all tiers of a pair) and the one before it (a ratio per tier of a 5x pair).
@@ -50,6 +50,53 @@ class Tier(NamedTuple):
     base_max_borrowable: Decimal
     quote_max_borrowable: Decimal
 
+    @exact
+    def max_leverage(self, side: Side) -> Decimal:
+        """The highest leverage of an entry into an empty account of this tier; 1 where its ratio is none.
+
+        A long of leverage L owes L − 1 of its stake and owns L of it, so its level is L / (L − 1); a short
+        owes L and owns 1 + L, which is (1 + L) / L. Both must reach the initial ratio I: up to I / (I − 1)
+        and 1 / (I − 1). The multiple is printed rounded, and is never exceeded. Cut to three places, so that
+        a float stands for it.
+        Source: API (``initialRiskRatio`` is L / (L − 1) of the tier's leverage), and the margin level (FAQ).
+        """
+        initial = self.initial_risk_ratio
+        if initial <= ONE:
+            return ONE
+        by_ratio = (initial if side is Side.LONG else ONE) / (initial - ONE)
+        return _usable(min(by_ratio, self.effective_multiple))
+
+
+@exact
+def highest_leverage(tiers: tuple[Tier, ...], side: Side, stake: Decimal) -> Decimal:
+    """The highest leverage at which a stake (quote currency) can enter an empty account.
+
+    A larger loan comes to a higher tier, which allows less. What a short borrows is counted by its worth
+    in quote currency. Source: API (``isolatedMarginTier``); 1 without tiers.
+    """
+    if not tiers:
+        return ONE
+    if stake <= 0:
+        return tiers[0].max_leverage(side)
+    own = ONE if side is Side.LONG else ZERO
+    within = (min(tier.max_leverage(side), own + tier.quote_max_borrowable / stake) for tier in tiers)
+    return _usable(max(within))
+
+
+def _usable(leverage: Decimal) -> Decimal:
+    return max(leverage.quantize(Decimal("0.001"), ROUND_DOWN), ONE)
+
+
+# Source: FAQ, the first tier of each table. What it lends differs by pair and is not published.
+_INITIAL = {10: Decimal("1.111"), 5: Decimal("1.25"), 3: Decimal("1.5")}
+
+
+def published_tiers(max_leverage: int) -> tuple[Tier, ...]:
+    """The first tier of the published table of 3x, 5x or 10x, which lends without end. Source: FAQ."""
+    multiple = Decimal(max_leverage)
+    ratio = published_liquidation_ratio(multiple)
+    return (Tier(multiple, _INITIAL[max_leverage], ratio, INFINITY, INFINITY),)
+
 
 class TierRatios(NamedTuple):
     """What a pair's tiers say of its account."""
@@ -68,12 +115,17 @@ def tier_ratios(tiers: tuple[Tier, ...], holdings: Holdings) -> TierRatios | Non
     """
     if not tiers:
         return None
+    current = current_tier(tiers, holdings).liquidation_risk_ratio
+    return TierRatios(current, max(tier.liquidation_risk_ratio for tier in tiers))
+
+
+def current_tier(tiers: tuple[Tier, ...], holdings: Holdings) -> Tier:
+    """The one of some tiers that the account's debts are in. Source: as `tier_ratios`."""
     position = max(
         _tier_position(holdings.base_debt, [tier.base_max_borrowable for tier in tiers]),
         _tier_position(holdings.quote_debt, [tier.quote_max_borrowable for tier in tiers]),
     )
-    current = tiers[position].liquidation_risk_ratio
-    return TierRatios(current, max(tier.liquidation_risk_ratio for tier in tiers))
+    return tiers[position]
 
 
 def _tier_position(debt: Decimal, limits: list[Decimal]) -> int:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import ccxt
@@ -52,6 +53,8 @@ _NEAR_THE_LIMIT = WEIGHT_LIMIT * 9 // 10
 _MINUTE = 60.0
 _ACCOUNT_WEIGHT, _TIERS_WEIGHT = 10, 1
 _WEIGHT_HEADER = "X-SAPI-USED-IP-WEIGHT-1M"
+# A trade of a year is charged 8760 times, in one asset or in two.
+_MOST_PAGES = 200
 # Python refuses to read a number of thousands of digits.
 _WEIGHT_DIGITS = 9
 # What bytes that are no UTF-8 come as: they could make a plausible word.
@@ -240,6 +243,59 @@ class IsolatedMarginAdapter:
         if not all(believable_ratio(tier.liquidation_risk_ratio) for tier in tiers):
             raise AnswerError(f"the tiers of {symbol} have a liquidation ratio outside 1.04 to 1.30")
         return tiers
+
+    def fetch_prices(self, symbols: Sequence[str]) -> dict[str, Decimal]:
+        """Read the newest market prices of some market ids, those that have one; needs no key.
+
+        :raises IsolatedMarginError: as `fetch`.
+        """
+        asked = {"symbols": json.dumps(sorted(symbols), separators=(",", ":"))}
+        payload = self._request(self._client.public_get_ticker_price, asked)
+        if not isinstance(payload, list):
+            raise AnswerError("the prices are not a list")
+        wanted = set(symbols)
+        try:
+            return {row["symbol"]: plain_decimal(row["price"]) for row in payload if row["symbol"] in wanted}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise AnswerError("the prices are not as documented") from None
+
+    def fetch_interest(self, symbol: str, since: int) -> dict[str, Decimal]:
+        """Read the interest that one account was charged from `since` (milliseconds) on, summed by asset.
+
+        Weight 1 for each hundred charges.
+
+        :raises IsolatedMarginError: as `fetch`.
+        """
+        sums: dict[str, Decimal] = {}
+        for page in range(1, _MOST_PAGES + 1):
+            params = {"isolatedSymbol": symbol, "startTime": str(since), "current": str(page), "size": "100"}
+            payload = self._signed("sapi_get_margin_interesthistory", params, 1)
+            rows: Any = payload.get("rows") if isinstance(payload, dict) else None
+            try:
+                for row in rows:
+                    if row["isolatedSymbol"] != symbol:
+                        raise AnswerError(f"the interest that was asked for {symbol} is of another market")
+                    sums[row["asset"]] = sums.get(row["asset"], Decimal(0)) + plain_decimal(row["interest"])
+                total = int(payload["total"])  # type: ignore[index]
+            except (KeyError, TypeError, ValueError):
+                raise AnswerError(f"the interest of {symbol} is not as documented") from None
+            if page * 100 >= total:
+                return sums
+        raise AnswerError(f"the interest of {symbol} has more than {_MOST_PAGES} pages")
+
+    def fetch_rates(self, symbol: str) -> dict[str, Decimal]:
+        """Read what a day of a loan costs in the account of one market id, as a fraction of it; weight 1.
+
+        :raises IsolatedMarginError: as `fetch`.
+        """
+        payload: Any = self._signed("sapi_get_margin_isolatedmargindata", {"symbol": symbol}, 1)
+        try:
+            (row,) = payload
+            if row["symbol"] != symbol:
+                raise AnswerError(f"the rates that were asked for {symbol} are those of another market")
+            return {entry["coin"]: plain_decimal(entry["dailyInterest"]) for entry in row["data"]}
+        except (KeyError, TypeError, ValueError):
+            raise AnswerError(f"the rates of {symbol} are not as documented") from None
 
     def fetch_clock(self) -> tuple[float, float]:
         """Return how far this machine's clock is ahead of Binance's, and the round trip, both in seconds.

@@ -99,6 +99,11 @@ def load_strategy(config: dict[str, Any], name: str) -> object:
         raise SettingsError(f"the strategy cannot be loaded: {error}") from None
 
 
+def trades_on_margin(config: dict[str, Any]) -> bool:
+    """Whether the pairs of a bot in futures mode are spot pairs: it trades in their margin accounts."""
+    return Settings.load(config.get(SECTION)).trading.enabled
+
+
 def has_dynamic_pairs(config: dict[str, Any]) -> bool:
     """Whether the bot's pairs come from elsewhere than the whitelist of the configuration."""
     pairlists = config.get("pairlists") or [{"method": "StaticPairList"}]
@@ -116,7 +121,7 @@ def whitelist(config: dict[str, Any], markets: Iterable[str]) -> list[str]:
 
     exchange = config["exchange"]
     known = sorted(markets)
-    if str(config.get("trading_mode", "spot")) == "futures":
+    if str(config.get("trading_mode", "spot")) == "futures" and not trades_on_margin(config):
         stake = config.get("stake_currency")
         known = [f"{pair}:{stake}" for pair in known if pair.endswith(f"/{stake}")]
     try:

@@ -64,6 +64,13 @@ WORDS: dict[str, str] = {
     "charts": "whether charts show the accounts over time",
     "backtest": '"off", or "replay" to guard backtests from the history',
     "pairs": 'changes of the rules for single pairs, as {"BTC/USDT": {"margin_level": {"block_below": 1.4}}}',
+    "trading": "orders in the margin accounts themselves, with the command freqtrade-margin",
+    "trading.enabled": "whether there are",
+    "trading.collateral": '"transfer" moves a stake from the spot wallet and back; "account" moves nothing',
+    "trading.interest_rate": "what a loan costs a day, as a fraction of it, where the exchange is not asked",
+    "trading.interest_rates": 'the same by currency, as {"USDT": 0.0002}',
+    "trading.max_leverage": "3, 5 or 10: the table of pairs of which the exchange is not asked",
+    "trading.max_leverages": 'the same by pair, as {"BTC/USDT": 10}',
 }
 
 

@@ -9,7 +9,12 @@ from freqtrade_isolated_margin.account.records import Absent, PairAccount, Row
 from freqtrade_isolated_margin.binance.credentials import Credentials
 from freqtrade_isolated_margin.binance.reader import AccountsReader, Reader, Snapshot
 from freqtrade_isolated_margin.commands.configuration import has_dynamic_pairs, whitelist
-from freqtrade_isolated_margin.hosts.wiring import build_adapter, reading_credentials
+from freqtrade_isolated_margin.hosts.wiring import (
+    build_adapter,
+    is_simulated,
+    own_key_id,
+    reading_credentials,
+)
 from freqtrade_isolated_margin.rules.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,14 +64,15 @@ def reader_maker(
     :raises SettingsError: where the settings do not fit.
     :raises HistoryError: where the history's database cannot be used at all.
     """
-    if settings.source == "history":
+    simulated = is_simulated(config)
+    if settings.source == "history" or simulated:
         # Who reads the exchange needs no database.
         from freqtrade_isolated_margin.history.asking import open_history  # noqa: PLC0415
         from freqtrade_isolated_margin.history.follower import Whose  # noqa: PLC0415
 
         # Once now, so that what is impossible ends the command.
         open_history(settings.history, config, environ).close()
-        whose = Whose(settings.history.keys)
+        whose = Whose((own_key_id(config, environ) or "",) if simulated else settings.history.keys)
         return lambda: StoredReader(open_history(settings.history, config, environ), whose, pairs)
     credentials = reading_credentials(config, settings, environ)
     return lambda: _ExchangeReader(credentials, settings, config, pairs)

@@ -336,6 +336,21 @@ def guards(cls: type, name: str) -> bool:
     return name not in _WHERE_OVERRIDDEN or own is not inspect.getattr_static(IStrategy, name)
 
 
+def capping(inner: Any) -> Callable[..., Any]:
+    """Return freqtrade's callback for leverage, capped by the side where the bot trades in margin accounts.
+
+    freqtrade caps it before it says on which side: by that of a long, to which a short does not get.
+    """
+
+    @functools.wraps(inner)
+    def leverage(self: GuardedStrategy, *args: Any, **kwargs: Any) -> Any:
+        wanted = inner.__get__(self, type(self))(*args, **kwargs)
+        cap = getattr(getattr(self.dp, "_exchange", None), "side_cap", None)
+        return min(wanted, float(cap(kwargs["pair"], Side(kwargs["side"])))) if cap else wanted
+
+    return leverage
+
+
 def cleaning(inner: Any) -> Callable[[GuardedStrategy], None]:
     """Return freqtrade's clean-up hook, which first stops the guard, whoever overrides it."""
 

@@ -15,7 +15,7 @@ from freqtrade_isolated_margin.account.records import PairAccount
 from freqtrade_isolated_margin.guard.guard import Guard
 from freqtrade_isolated_margin.guard.judge import StandIn, say_once
 from freqtrade_isolated_margin.hosts.backtest import load_accounts, load_whole_backtest, name_history
-from freqtrade_isolated_margin.hosts.callbacks import HANDLERS, cleaning, guarded, guards
+from freqtrade_isolated_margin.hosts.callbacks import HANDLERS, capping, cleaning, guarded, guards
 from freqtrade_isolated_margin.hosts.charts import (
     OwnPlotConfig,
     annotated,
@@ -29,7 +29,13 @@ from freqtrade_isolated_margin.hosts.locks import lift_left_locks
 from freqtrade_isolated_margin.hosts.protection import OwnProtections, make_loadable
 from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.hosts.selfcheck import check_guarded
-from freqtrade_isolated_margin.hosts.starting import CHARTING, recorded_charts, start_guard, start_replay
+from freqtrade_isolated_margin.hosts.starting import (
+    CHARTING,
+    check_command,
+    recorded_charts,
+    start_guard,
+    start_replay,
+)
 from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy, go_to, judge_of, settings_of
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Rule
 
@@ -54,6 +60,7 @@ class IsolatedMarginMixin(GuardedStrategy):
         for name, (handler, refusal) in HANDLERS.items():
             if guards(cls, name):
                 setattr(cls, name, guarded(name, handler, refusal, inspect.getattr_static(cls, name)))
+        cls.leverage = capping(inspect.getattr_static(cls, "leverage"))
         cls.ft_bot_cleanup = cleaning(inspect.getattr_static(cls, "ft_bot_cleanup"))
         cls.protections = OwnProtections(inspect.getattr_static(cls, "protections"))
         cls.plot_config = OwnPlotConfig(inspect.getattr_static(cls, "plot_config"))
@@ -134,6 +141,8 @@ class IsolatedMarginMixin(GuardedStrategy):
         """Start guarding, before the strategy's own `bot_start` (freqtrade's hook)."""
         settings = settings_of(self)
         mode = self.config.get("runmode")
+        if mode not in CHARTING:
+            check_command(self, settings)
         if mode in TRADE_MODES and not settings.enabled:
             logger.warning('The isolated margin guard is off ("isolated_margin": {"enabled": false}).')
             self._margin_judge = StandIn(Outcome.ALLOW, "the guard is off (enabled false)")

@@ -27,12 +27,30 @@ CHARTING = {RunMode.PLOT, RunMode.WEBSERVER}
 _HISTORY_SECONDS = 5.0
 
 
+def check_command(strategy: GuardedStrategy, settings: Settings) -> None:
+    """Refuse to trade in the margin accounts with an exchange that would go to futures instead.
+
+    :raises OperationalException: where freqtrade was started by its own command.
+    """
+    if not settings.trading.enabled:
+        return
+    if not getattr(getattr(strategy.dp, "_exchange", None), "isolated_margin", False):
+        raise OperationalException(
+            "isolated_margin.trading is enabled: start the bot with the command freqtrade-margin instead of "
+            "freqtrade, which would trade Binance's futures"
+        )
+
+
 def start_guard(strategy: GuardedStrategy, settings: Settings) -> None:
     """Start to read the accounts of a bot that trades."""
+    seconds = timeframe_to_seconds(strategy.timeframe)
     try:
-        step = timeframe_to_seconds(strategy.timeframe)
-        candles = LiveCandles(settings, step, bot_name(strategy.config)) if settings.charts else None
-        judge = build_guard(strategy.config, settings, candles=candles)
+        candles = LiveCandles(settings, seconds, bot_name(strategy.config)) if settings.charts else None
+        if settings.trading.enabled:
+            # It guards each of its orders itself, and has a guard for that.
+            judge = strategy.dp._exchange.margin_guard(settings, candles)
+        else:
+            judge = build_guard(strategy.config, settings, candles=candles)
         exchange = getattr(strategy.dp, "_exchange", None)
         settings.check_pairs(exchange.markets if exchange else ())
     except IsolatedMarginError as error:

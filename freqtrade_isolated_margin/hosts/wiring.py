@@ -14,7 +14,7 @@ from freqtrade_isolated_margin.errors import CredentialsError, SettingsError
 from freqtrade_isolated_margin.guard.guard import Guard
 from freqtrade_isolated_margin.guard.judge import say_once
 from freqtrade_isolated_margin.guard.monitor import Monitor
-from freqtrade_isolated_margin.rules.settings import Settings
+from freqtrade_isolated_margin.rules.settings import SECTION, Settings
 
 if TYPE_CHECKING:
     from freqtrade_isolated_margin.history.asking import History
@@ -48,14 +48,27 @@ def bot_name(config: Mapping[str, Any]) -> str:
 
 
 def own_key_id(config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> str | None:
-    """Return the id under which the history has the accounts of the bot's own key; None without a key."""
+    """Return the id under which the history has the bot's own accounts; None without a key.
+
+    It is that of its key, or of the bot where its accounts are simulated.
+    """
     from freqtrade_isolated_margin.history.writing import key_id  # noqa: PLC0415 - for those with a history
 
+    if is_simulated(config):
+        return key_id(f"simulated by {bot_name(config)}")
     try:
         credentials = credentials_of(config, environ)
     except CredentialsError:
         return None
     return key_id(credentials.key) if credentials else None
+
+
+def is_simulated(config: Mapping[str, Any]) -> bool:
+    """Whether the bot's margin accounts are simulated: it trades in them, but dry."""
+    section = config.get(SECTION)
+    trading = section.get("trading") if isinstance(section, Mapping) else None
+    enabled = trading.get("enabled") if isinstance(trading, Mapping) else None
+    return enabled is True and bool(config.get("dry_run"))
 
 
 def check_funding(config: Mapping[str, Any], settings: Settings) -> None:
@@ -113,10 +126,12 @@ def build_guard(
     environ: Mapping[str, str] | None = None,
     *,
     candles: LiveCandles | None = None,
+    make_reader: Callable[[], AccountsReader] | None = None,
 ) -> Guard:
     """Build the guard of a bot that trades live or dry with this configuration.
 
-    `candles` keep what the bot's charts show, if they are wanted.
+    `candles` keep what the bot's charts show, if they are wanted. `make_reader` is for accounts that are
+    read elsewhere than the settings say.
 
     :raises CredentialsError: where there are no credentials, or half of a pair.
     :raises SettingsError: where the settings do not fit the bot.
@@ -129,7 +144,10 @@ def build_guard(
 
     check_funding(config, settings)
     whose = Whose(settings.history.keys)
-    make_reader, key = _source(config, settings, whose, environ)
+    if make_reader:
+        key = own_key_id(config, environ)
+    else:
+        make_reader, key = _source(config, settings, whose, environ)
     recorder = None
     if settings.history.enabled:
         if key:
@@ -152,7 +170,7 @@ def build_guard(
     monitor = Monitor(
         make_reader,
         float(settings.refresh_seconds),
-        borrowed=settings.borrows,
+        borrowed=settings.borrows or settings.trading.enabled,
         observers=[observer for observer in (recorder, candles) if observer],
     )
     return Guard(settings, monitor, recorder, candles)

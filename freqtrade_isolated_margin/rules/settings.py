@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -115,6 +116,46 @@ def check_db_url(url: str, *, password_allowed: bool = False) -> None:
         )
 
 
+_CURRENCY = re.compile(r"[A-Z0-9]{1,20}")
+
+
+class TradingSettings(StrictSettings):
+    """Whether the bot trades in the margin accounts themselves, and what a simulation takes for granted.
+
+    Rates and tables are for backtests, and for dry runs without a key: with one the exchange tells them.
+    """
+
+    enabled: StrictBool = False
+    collateral: Literal["transfer", "account"] = "transfer"
+    """Where a stake comes from: moved from the spot wallet and back, or out of what the account holds."""
+    interest_rate: Annotated[Number, Field(ge=0, le=Decimal("0.05"))] = Number("0.0005")
+    """What a loan costs a day, as a fraction of it, in a currency that `interest_rates` does not name."""
+    interest_rates: dict[str, Annotated[Number, Field(ge=0, le=Decimal("0.05"))]] = Field(
+        default_factory=dict
+    )
+    """The same by currency."""
+    max_leverage: Literal[3, 5, 10] = 3
+    """Whose of Binance's tables counts for a pair that `max_leverages` does not name: 3x, 5x or 10x."""
+    max_leverages: dict[str, Literal[3, 5, 10]] = Field(default_factory=dict)
+    """The same by pair."""
+
+    @field_validator("interest_rates")
+    @classmethod
+    def _currencies(cls, rates: dict[str, Number]) -> dict[str, Number]:
+        for currency in rates:
+            if not _CURRENCY.fullmatch(currency):
+                raise ValueError(f"has {currency!r}, which is not a currency such as 'USDT'")
+        return rates
+
+    @field_validator("max_leverages")
+    @classmethod
+    def _spot_pairs(cls, tables: dict[str, Literal[3, 5, 10]]) -> dict[str, Literal[3, 5, 10]]:
+        for pair in tables:
+            if not _PAIR.fullmatch(pair) or ":" in pair:
+                raise ValueError(f"has {pair!r}, which is not a spot pair such as 'BTC/USDT'")
+        return tables
+
+
 class Settings(Rules):
     """The whole section: the rules for all pairs, and how the accounts are read."""
 
@@ -137,6 +178,7 @@ class Settings(Rules):
     """Whether the guard acts in backtesting and hyperopt, from the recorded history."""
     pairs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Changes of the rules for single pairs."""
+    trading: TradingSettings = TradingSettings()
 
     @field_validator("pairs")
     @classmethod
@@ -175,12 +217,31 @@ class Settings(Rules):
             raise ValueError('source "history" needs history.enabled')
         return self
 
+    @model_validator(mode="after")
+    def _guarded_trading(self) -> Settings:
+        if not self.trading.enabled:
+            return self
+        if not self.enabled:
+            raise ValueError("trading.enabled needs the guard: enabled must not be false")
+        if self.source != "exchange":
+            raise ValueError('trading.enabled needs source "exchange": who trades reads the accounts itself')
+        if self.borrows:
+            raise ValueError(
+                'entry_funding must not be "borrowed" with trading.enabled: every entry borrows, and the '
+                "account is judged as it would be after it"
+            )
+        return self
+
     @classmethod
     def load(cls, section: object = None, attribute: object = None) -> Settings:
         """Merge the configuration's section over a strategy's attribute over the defaults.
 
         :raises SettingsError: where a setting is misspelt or impossible, also for a single pair.
         """
+        if isinstance(attribute, Mapping) and "trading" in attribute:
+            raise SettingsError(
+                f"{SECTION}.trading belongs in the configuration: the exchange is loaded before the strategy"
+            )
         merged = _merge(_mapping(attribute, "the strategy's attribute"), _mapping(section, "the section"))
         settings = _validated(cls, merged, SECTION)
         # Computed once here, so that a pair's impossible rules stop the start and not an entry.

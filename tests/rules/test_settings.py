@@ -34,6 +34,14 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "charts": True,
         "backtest": "off",
         "pairs": {},
+        "trading": {
+            "enabled": False,
+            "collateral": "transfer",
+            "interest_rate": "0.0005",
+            "interest_rates": {},
+            "max_leverage": 3,
+            "max_leverages": {},
+        },
     }
 
 

@@ -98,6 +98,7 @@ class FreqtradeProcess:
         strategy: str,
         *command: str,
         more_environment: Mapping[str, str | None] | None = None,
+        module: str = "freqtrade",
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -116,7 +117,7 @@ class FreqtradeProcess:
             name: value for name, value in (without_own_settings() | wanted).items() if value is not None
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "freqtrade", words[0], "-c", "config.json", "--userdir", "user_data",
+            [sys.executable, "-m", module, words[0], "-c", "config.json", "--userdir", "user_data",
              *named, *words[1:]],
             cwd=folder, env=environment, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -224,9 +225,12 @@ def freqtrade(
     strategy: str = PLAIN_STRATEGY,
     *command: str,
     more_environment: Mapping[str, str | None] | None = None,
+    module: str = "freqtrade",
 ) -> Iterator[FreqtradeProcess]:
-    """Run freqtrade in `folder` until the block ends."""
-    bot = FreqtradeProcess(folder, config, strategy, *command, more_environment=more_environment)
+    """Run freqtrade, or another `module` that is started like it, in `folder` until the block ends."""
+    bot = FreqtradeProcess(
+        folder, config, strategy, *command, more_environment=more_environment, module=module
+    )
     try:
         yield bot
     finally:

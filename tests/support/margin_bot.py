@@ -1,0 +1,62 @@
+"""What the tests of `trading` have in common: configurations that trade on margin, and known candles."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from freqtrade_isolated_margin.localexchange import LocalExchange
+from support.bot import config_for
+
+MODULE = "freqtrade_isolated_margin.trading"
+START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
+RANGE = ["--timerange", "20260101-20260103"]
+
+
+def margin_config(
+    exchange: LocalExchange | None, pairs: list[str], trading: dict[str, Any] | None = None, **changes: Any
+) -> dict[str, Any]:
+    """Return a complete configuration of a dry run in the margin accounts of `exchange`."""
+    section = {
+        "refresh_seconds": 0.5,
+        "max_age_seconds": 5,
+        "trading": {"enabled": True, **(trading or {})},
+    }
+    config = config_for(exchange, pairs, trading_mode="futures", margin_mode="isolated")
+    return config | {"isolated_margin": section} | changes
+
+
+def write_candles(folder: Path, pair: str, price: Callable[[float], float], timeframe: str = "5m") -> None:
+    """Write two days of candles whose open is `price` of the hours since the start."""
+    data = folder / "user_data" / "data" / "binance"
+    data.mkdir(parents=True, exist_ok=True)
+    dates = pd.date_range(START, END, freq=timeframe.replace("m", "min"), inclusive="left")
+    opens = [price((date - START).total_seconds() / 3600) for date in dates]
+    closes = [*opens[1:], opens[-1]]
+    frame = pd.DataFrame(
+        {
+            "date": dates,
+            "open": opens,
+            "high": [max(pair) for pair in zip(opens, closes, strict=True)],
+            "low": [min(pair) for pair in zip(opens, closes, strict=True)],
+            "close": closes,
+            "volume": 1000.0,
+        }
+    )
+    frame.to_feather(data / f"{pair.replace('/', '_')}-{timeframe}.feather")
+
+
+def exported(folder: Path, name: str = "Tested") -> list[dict[str, Any]]:
+    """Return the trades of the newest backtest in `folder`."""
+    newest = max((folder / "user_data" / "backtest_results").glob("*.zip"), key=lambda f: f.stat().st_mtime)
+    with zipfile.ZipFile(newest) as archive:
+        trades: list[dict[str, Any]] = json.loads(archive.read(newest.stem + ".json"))["strategy"][name][
+            "trades"
+        ]
+        return trades
