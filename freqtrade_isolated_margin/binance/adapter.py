@@ -26,6 +26,7 @@ import ccxt
 from freqtrade_isolated_margin.account.records import AccountsAnswer, Unreadable, parse_answer, plain_decimal
 from freqtrade_isolated_margin.account.tiers import Tier, believable_ratio
 from freqtrade_isolated_margin.binance.credentials import Credentials
+from freqtrade_isolated_margin.binance.reachable import check_reachable
 from freqtrade_isolated_margin.errors import (
     AnswerError,
     CredentialsError,
@@ -165,6 +166,8 @@ class IsolatedMarginAdapter:
     redirects the bot redirects this. `recv_window` is in milliseconds, at most 60000. `weight_budget` is
     what it may use of the address's 12,000 a minute. Not for use by two threads at once. Without
     `credentials` only market data can be read.
+
+    :raises SettingsError: where the bot's ``ccxt_config`` keeps it from asking at all.
     """
 
     def __init__(
@@ -178,6 +181,7 @@ class IsolatedMarginAdapter:
         self._credentials = credentials
         self._budget = _Budget(weight_budget)
         self._client = _client(credentials, recv_window, exchange or {})
+        check_reachable(self._client)
         self.used_weight: int | None = None
         """The address's used weight of this minute, as the exchange last reported it."""
         self.asking_since: float | None = None

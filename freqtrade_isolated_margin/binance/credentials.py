@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from freqtrade_isolated_margin.binance.mistaken import check_key, check_secret
 from freqtrade_isolated_margin.errors import CredentialsError
 
 ENV_KEY = "ISOLATED_MARGIN_API_KEY"
@@ -61,9 +62,10 @@ def _pair(key: object, secret: object, key_name: str, secret_name: str, source: 
     if not key or not secret:
         given, missing = (key_name, secret_name) if key else (secret_name, key_name)
         raise CredentialsError(f"{given} is set but {missing} is not: both are needed, or neither")
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise CredentialsError(f"{key_name} is no API key: it has characters that no key has")
-    return Credentials(key, tidy_secret(secret), source)
+    check_key(key, key_name, secret_name)
+    secret = tidy_secret(secret)
+    check_secret(secret, secret_name)
+    return Credentials(key, secret, source)
 
 
 def tidy_secret(secret: str) -> str:

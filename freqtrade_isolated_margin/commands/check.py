@@ -106,13 +106,11 @@ class Checkup:
         credentials = yield from _credentials(config)
         if credentials is None:
             return
-        adapter = build_adapter(credentials, settings, config)
         try:
-            yield from _in_time(_exchange(adapter, settings, config, credentials))
+            with closing(build_adapter(credentials, settings, config)) as adapter:
+                yield from _in_time(_exchange(adapter, settings, config, credentials))
         except IsolatedMarginError as error:
             yield Finding("exchange", State.FAILURE, str(error), _what_to_do(error))
-        finally:
-            adapter.close()
         if settings.history.enabled:
             yield _history(config, settings)
 
@@ -126,7 +124,10 @@ def _in_time(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 def _what_to_do(error: IsolatedMarginError) -> str:
     if error.kind == "credentials":
-        return "check the key and the secret, the address that the key is bound to, and that it may read"
+        return (
+            "check that key and secret belong together and are not swapped, the address that the key is "
+            "bound to, and that it may read"
+        )
     if error.code in _NO_ACCOUNT_CODES:
         return (
             "there may be no isolated margin account yet: at Binance, under Margin and Isolated, choose a "

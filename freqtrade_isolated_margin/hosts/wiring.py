@@ -85,7 +85,7 @@ def build_adapter(
 ) -> IsolatedMarginAdapter:
     """Build the adapter that reads for a bot with this configuration.
 
-    :raises SettingsError: where ccxt does not take the bot's ``ccxt_config``.
+    :raises SettingsError: where ccxt does not take the bot's ``ccxt_config``, or cannot ask with it.
     """
     try:
         return IsolatedMarginAdapter(
@@ -94,6 +94,8 @@ def build_adapter(
             weight_budget=settings.weight_budget,
             exchange=exchange_section(config),
         )
+    except SettingsError:
+        raise
     except Exception as error:  # noqa: BLE001 - ccxt checks nothing, so that anything may come of it
         raise SettingsError(
             f"exchange.ccxt_config: ccxt cannot be set up with it ({type(error).__name__})"

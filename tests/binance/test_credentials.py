@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
 )
 
@@ -183,3 +187,80 @@ def test_a_tidied_secret_can_be_loaded(secret: str, form: str) -> None:
 def test_an_hmac_secret_is_left_as_it_is() -> None:
     """Whatever letters it has."""
     assert tidy_secret("aB3\\n-----BEGIN") == "aB3\\n-----BEGIN"
+
+
+# ----- what is none
+
+ED25519 = Ed25519PrivateKey.generate()
+RSA = generate_private_key(65537, 2048)
+LOCKED = BestAvailableEncryption(b"word")
+
+
+def body(text: str) -> str:
+    """Return what stands between the first and the last line of a PEM."""
+    return "".join(text.strip().splitlines()[1:-1])
+
+
+def locked(key: Any, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
+    """Write a private key as an encrypted PEM."""
+    return str(key.private_bytes(Encoding.PEM, form, LOCKED).decode())
+
+
+def public(key: Any) -> str:
+    """Write the public key of a private one as a PEM."""
+    form = PublicFormat.SubjectPublicKeyInfo
+    return str(key.public_key().public_bytes(Encoding.PEM, form).decode())
+
+
+NO_SECRETS = {
+    "encrypted": (locked(ED25519), "encrypted.*openssl"),
+    "encrypted RSA": (locked(RSA), "encrypted.*openssl"),
+    "encrypted in the older form": (locked(RSA, PrivateFormat.TraditionalOpenSSL), "encrypted.*openssl"),
+    "encrypted, without its header": (body(locked(ED25519)), "encrypted.*openssl"),
+    "without its header": (body(pem("Ed25519")), "without its first and last line"),
+    "RSA without its header": (body(pem("RSA")), "without its first and last line"),
+    "only the first line": (pem("Ed25519").splitlines()[0], "no end"),
+    "public": (public(ED25519), "is the public key"),
+    "public RSA": (public(RSA), "is the public key"),
+    "public, without its header": (body(public(ED25519)), "is the public key"),
+    "another kind": (
+        generate_ec_key(SECP256R1())
+        .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        .decode(),
+        "Ed25519 or RSA",
+    ),
+    "cut": (pem("RSA")[:300] + "\n-----END PRIVATE KEY-----", "cannot be read"),
+    "an absolute path": ("/home/me/geheim/key", "path of a file"),
+    "a path from home": ("~/geheim.pem", "path of a file"),
+    "a name of a file": ("geheim.pem", "path of a file"),
+    "a path of Windows": (r"C:\geheim\key", "path of a file"),
+    "quoted": ('"geheim"', "quotes"),
+    "quoted by one": ("'geheim'", "quotes"),
+}
+
+
+@pytest.mark.parametrize("what", list(NO_SECRETS))
+def test_what_cannot_sign_is_refused_by_name_without_being_shown(what: str) -> None:
+    """With the setting's name and what to do, in one line."""
+    secret, said = NO_SECRETS[what]
+    with pytest.raises(CredentialsError, match=f"^{ENV_SECRET} .*{said}") as caught:
+        find_credentials({ENV_KEY: "k", ENV_SECRET: secret})
+    told = str(caught.value)
+    assert "\n" not in told
+    assert "geheim" not in told
+    assert not any(line in told for line in filter(None, secret.splitlines()) if not line.startswith("-----"))
+
+
+@pytest.mark.parametrize("key", [pem("Ed25519"), body(pem("RSA"))])
+def test_a_private_key_in_the_place_of_the_key_is_swapped(key: str) -> None:
+    """It tells where it belongs, and does not show it."""
+    with pytest.raises(CredentialsError, match=f"belongs into {ENV_SECRET}") as caught:
+        find_credentials({ENV_KEY: key, ENV_SECRET: "k" * 64})
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "said"), [('"k"', "quotes"), ("~/key.txt", "path of a file")])
+def test_a_key_that_is_quoted_or_a_path_is_refused_by_name(key: str, said: str) -> None:
+    """As a secret is."""
+    with pytest.raises(CredentialsError, match=f"^{ENV_KEY} .*{said}"):
+        find_credentials({ENV_KEY: key, ENV_SECRET: "s"})

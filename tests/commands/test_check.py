@@ -141,6 +141,38 @@ def test_refused_credentials_are_a_failure(check: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("secret", "said"),
+    [("/run/secrets/geheim", "path of a file"), ("-----BEGIN PRIVATE KEY-----", "no end")],
+)
+def test_a_secret_that_cannot_sign_is_a_failure_of_the_credentials(
+    check: Any, secret: str, said: str
+) -> None:
+    """By name, before anything is asked."""
+    checked = check(exchange={"secret": secret})
+    assert checked.states("credentials") == ["failure"]
+    assert said in checked["credentials"]["found"]
+    assert "geheim" not in checked.output
+
+
+@pytest.mark.parametrize(
+    ("client", "said"),
+    [
+        ({"sandbox": True}, "sandbox"),
+        ({"options": {"testnet": True}}, "sandbox"),
+        ({"httpProxy": "http://geheim@a", "httpsProxy": "http://b"}, "httpProxy and httpsProxy are set"),
+        ({"https_proxy": "http://geheim@a", "proxies": {"http": "http://b"}}, "httpsProxy and proxies are"),
+    ],
+)
+def test_a_client_that_cannot_ask_is_a_failure_by_name(check: Any, client: dict[str, Any], said: str) -> None:
+    """The settings are named, and their values are not shown."""
+    checked = check(exchange={"ccxt_config": client})
+    assert checked.states("exchange") == ["failure"]
+    assert "exchange.ccxt_config" in checked["exchange"]["found"]
+    assert said in checked["exchange"]["found"]
+    assert "geheim" not in checked.output
+
+
+@pytest.mark.parametrize(
     ("permissions", "state", "said"),
     [
         ({"enableWithdrawals": True, "ipRestrict": True}, "warning", "MAY WITHDRAW"),
