@@ -193,8 +193,7 @@ def test_interest_is_what_was_charged_and_is_not_booked(
 ) -> None:
     """The funding fees of a live trade are the exchange's charges, less what its orders have already."""
     server.set_account("BTC/USDT", AccountSpec(base_free="3"))
-    with server.state.changed:
-        server.state.borrow("BTCUSDT", "USDT", D(180))
+    server.borrow("BTC/USDT", "USDT", D(180))
     server.advance(3600)
     charged = D(180) * D("0.00024") / 24 * 2
     assert margin._live is not None

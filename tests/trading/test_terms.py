@@ -102,8 +102,8 @@ def charge(exchange: LocalExchange, hours: int) -> None:
     """Let an account owe for so many hours."""
     exchange.set_account("SOL/USDT", AccountSpec(base_free="30"))
     with exchange.state.changed:
-        exchange.state.charges.clear()
-        exchange.state.borrow("SOLUSDT", "USDT", D(1000))
+        exchange.state.loans.charges.clear()
+    exchange.borrow("SOL/USDT", "USDT", D(1000))
     exchange.advance(3600 * (hours - 1))
 
 
