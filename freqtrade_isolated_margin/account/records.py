@@ -324,6 +324,13 @@ class Unreadable:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class NoMarket(Unreadable):
+    """A pair that has no spot market, and so can have no isolated margin account: nobody can look."""
+
+    why: str = "it has no spot market on Binance"
+
+
 Row = PairAccount | Absent | Unreadable
 
 

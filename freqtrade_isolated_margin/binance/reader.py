@@ -10,7 +10,14 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from freqtrade_isolated_margin.account.records import Absent, AccountsAnswer, PairAccount, Row, Unreadable
+from freqtrade_isolated_margin.account.records import (
+    Absent,
+    AccountsAnswer,
+    NoMarket,
+    PairAccount,
+    Row,
+    Unreadable,
+)
 from freqtrade_isolated_margin.account.tiers import Tier, TierRatios, tier_ratios
 from freqtrade_isolated_margin.binance.adapter import MAX_SYMBOLS, IsolatedMarginAdapter, in_chunks
 from freqtrade_isolated_margin.binance.clock import Moment
@@ -113,7 +120,7 @@ class Reader:
         if pairs is None:
             known = self._adapter.pairs()
             symbols = {known[symbol]: symbol for symbol in answer.rows if symbol in known}
-        rows: dict[str, Row] = dict.fromkeys(pairs or (), Unreadable("it has no spot market on Binance"))
+        rows: dict[str, Row] = dict.fromkeys(pairs or (), NoMarket())
         found, pause = self._found(answer, set(symbols.values()))
         if refusal and not any(isinstance(row, PairAccount) for row in found.values()):
             raise refusal

@@ -13,12 +13,14 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from freqtrade_isolated_margin.account.maths import Side
+from freqtrade_isolated_margin.account.records import NoMarket
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter, Restrictions
 from freqtrade_isolated_margin.binance.clock import Moment, moment
 from freqtrade_isolated_margin.binance.credentials import ENV_KEY, ENV_SECRET, Credentials
 from freqtrade_isolated_margin.binance.reader import PATIENCE_SECONDS, Reader, Snapshot, within
 from freqtrade_isolated_margin.commands.configuration import (
     has_dynamic_pairs,
+    listed_pairs,
     load_config,
     load_strategy,
     whitelist,
@@ -211,7 +213,7 @@ def _exchange(
 ) -> Iterator[Finding]:
     adapter.load_markets()
     yield _clock(*adapter.fetch_clock(), settings)
-    settings.check_pairs(adapter.pairs().values())
+    settings.check_pairs([*adapter.pairs().values(), *listed_pairs(config)])
     yield from _permissions(adapter, credentials)
     pairs = None if has_dynamic_pairs(config) else whitelist(config, adapter.pairs().values())
     snapshot = Reader(adapter).read(pairs, borrowed=settings.borrows)
@@ -277,6 +279,14 @@ def _pairs(snapshot: Snapshot, settings: Settings) -> Iterator[Finding]:
         reading = snapshot.reading(pair, now)
         rules = settings.rules_for(pair)
         decision = decide(pair, Side.LONG, reading, rules, float(settings.max_age_seconds))
+        if isinstance(reading.row, NoMarket) and decision.blocks:
+            yield Finding(
+                pair,
+                State.WARNING,
+                "it has no spot market on Binance, and so no isolated account: its entries are refused",
+                f'take it out of the whitelist, or set "pairs": {{"{pair}": {{"without_account": "allow"}}}}',
+            )
+            continue
         yield _pair(pair, decision, rules, exists=kind_of(reading.row) == "active")
 
 

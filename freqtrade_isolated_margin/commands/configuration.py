@@ -110,6 +110,11 @@ def has_dynamic_pairs(config: dict[str, Any]) -> bool:
     return bool(pairlists[0].get("method") != "StaticPairList")
 
 
+def listed_pairs(config: dict[str, Any]) -> list[str]:
+    """Return the whitelist as it is written: the bot's own exchange may have what is no spot market."""
+    return list(config["exchange"].get("pair_whitelist") or [])
+
+
 def whitelist(config: dict[str, Any], markets: Iterable[str]) -> list[str]:
     """Return the configured whitelist without its blacklist, regular expressions expanded.
 

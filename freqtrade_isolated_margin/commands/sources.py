@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from freqtrade_isolated_margin.account.records import Absent, PairAccount, Row
 from freqtrade_isolated_margin.binance.credentials import Credentials
 from freqtrade_isolated_margin.binance.reader import AccountsReader, Reader, Snapshot
-from freqtrade_isolated_margin.commands.configuration import has_dynamic_pairs, whitelist
+from freqtrade_isolated_margin.commands.configuration import has_dynamic_pairs, listed_pairs, whitelist
 from freqtrade_isolated_margin.hosts.wiring import (
     build_adapter,
     is_simulated,
@@ -34,6 +34,7 @@ class Pairs:
 
     def __init__(self, config: dict[str, Any], asked: Sequence[str] = ()) -> None:
         self._config = config
+        self.listed = listed_pairs(config)
         self._asked = list(dict.fromkeys(asked))
         self._dynamic = not asked and has_dynamic_pairs(config)
         # Without markets an expression in the whitelist stands for nothing yet.
@@ -97,7 +98,7 @@ class _ExchangeReader:
         """
         self._adapter.load_markets()
         markets = self._adapter.pairs().values()
-        self._settings.check_pairs(markets)
+        self._settings.check_pairs([*markets, *self._pairs.listed])
         snapshot = self._reader.read(self._pairs.choose(markets), borrowed=borrowed)
         self._pairs.found(snapshot)
         return snapshot

@@ -29,7 +29,7 @@ from freqtrade_isolated_margin.account.maths import (
     price_at,
     round_down,
 )
-from freqtrade_isolated_margin.account.records import Absent, PairAccount, Row, Unreadable
+from freqtrade_isolated_margin.account.records import Absent, NoMarket, PairAccount, Row, Unreadable
 from freqtrade_isolated_margin.account.tiers import (
     HIGHEST_BELIEVABLE_RATIO,
     LOWEST_BELIEVABLE_RATIO,
@@ -222,6 +222,9 @@ def _without_account(row: Row | None, rules: Rules) -> _Limit:
     if isinstance(row, PairAccount):
         why = "no isolated margin account" if not row.isolated_created else "its account is disabled"
     elif isinstance(row, Absent):
+        why = row.why
+    elif isinstance(row, NoMarket) and rules.changes("without_account"):
+        # There is nothing to wait for: whoever names this very pair knows that nothing guards it.
         why = row.why
     else:
         why = row.why if isinstance(row, Unreadable) else "nothing is known of it"

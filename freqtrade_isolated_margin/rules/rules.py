@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from freqtrade_isolated_margin.account.maths import ONE, ZERO
 from freqtrade_isolated_margin.account.records import MarginLevelStatus
@@ -102,3 +103,13 @@ class Rules(StrictSettings):
     without_account: Literal["allow", "block"] = "allow"
     level_tolerance: Annotated[Number, Field(ge=0, le=Decimal("0.5"))] = Decimal("0.02")
     """How far the reported margin level may be from the one at the index price, as a fraction of it."""
+    _changed: frozenset[str] = PrivateAttr(default=frozenset())
+
+    def changes(self, setting: str) -> bool:
+        """Whether these are the rules of one pair, and it has this setting by its own name."""
+        return setting in self._changed
+
+    def changed_by(self, settings: Iterable[str]) -> Self:
+        """Note which settings one pair has by its own name; return these rules."""
+        self._changed = frozenset(settings)
+        return self

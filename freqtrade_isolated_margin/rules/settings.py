@@ -257,7 +257,9 @@ class Settings(Rules):
     def _pair_rules(self) -> dict[str, Rules]:
         common = {name: _plain(getattr(self, name)) for name in Rules.model_fields}
         return {
-            spot_pair(pair): _validated(Rules, _merge(common, changes), f"{SECTION}.pairs.{pair}")
+            spot_pair(pair): _validated(Rules, _merge(common, changes), f"{SECTION}.pairs.{pair}").changed_by(
+                changes
+            )
             for pair, changes in self.pairs.items()
         }
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from freqtrade.persistence import LocalTrade
 
 from freqtrade_isolated_margin.account.maths import Side
-from freqtrade_isolated_margin.account.records import PairAccount, Row, Unreadable
+from freqtrade_isolated_margin.account.records import NoMarket, PairAccount, Row, Unreadable
 from freqtrade_isolated_margin.account.tiers import TierRatios, tier_ratios
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.binance.clock import Moment
@@ -71,7 +71,7 @@ class PaperReader:
         symbols = {pair: symbol for pair, symbol in ids.items() if symbol is not None}
         asked_at = self._clock()
         prices = self._adapter.fetch_prices(list(symbols.values())) if symbols else {}
-        rows: dict[str, Row] = dict.fromkeys(ids, Unreadable("it has no spot market on Binance"))
+        rows: dict[str, Row] = dict.fromkeys(ids, NoMarket())
         ratios: dict[str, TierRatios] = {}
         for pair, symbol in symbols.items():
             price = prices.get(symbol)

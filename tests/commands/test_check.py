@@ -323,6 +323,22 @@ def test_without_any_account_it_says_how_one_is_made(check: Any, exchange: Local
     assert "transfer something into its account" in found["advice"]
 
 
+FUTURES_ONLY = "1000PEPE/USDT:USDT"
+
+
+@pytest.mark.parametrize(
+    ("rules", "state"), [({}, "warning"), ({FUTURES_ONLY: {"without_account": "allow"}}, "ok")]
+)
+def test_a_pair_without_spot_market_is_warned_of(check: Any, rules: dict[str, Any], state: str) -> None:
+    """With what to set, which is then taken."""
+    exchange = {"pair_whitelist": ["BTC/USDT", FUTURES_ONLY]}
+    checked = check(exchange=exchange, isolated_margin={"pairs": rules})
+    assert checked.states(FUTURES_ONLY) == [state]
+    assert "no spot market" in checked[FUTURES_ONLY]["found"]
+    if not rules:
+        assert '"1000PEPE/USDT:USDT": {"without_account": "allow"}' in checked[FUTURES_ONLY]["advice"]
+
+
 FOLLOWER = {"source": "history", "max_age_seconds": 100}
 WITHOUT_KEY = {"key": "", "secret": ""}
 

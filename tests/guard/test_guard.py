@@ -9,7 +9,7 @@ import pytest
 from support.builders import long_row, parsed, placeholder, row
 
 from freqtrade_isolated_margin.account.maths import Side
-from freqtrade_isolated_margin.account.records import Absent, Row, Unreadable
+from freqtrade_isolated_margin.account.records import Absent, NoMarket, Row, Unreadable
 from freqtrade_isolated_margin.binance.clock import Moment
 from freqtrade_isolated_margin.binance.credentials import ENV_KEY, ENV_SECRET
 from freqtrade_isolated_margin.binance.reader import Snapshot
@@ -142,6 +142,36 @@ def test_a_leverage_that_is_none_is_a_refusal(leverage: Any) -> None:
     stage = Stage(entry_funding="borrowed")
     stage.show(BTC_USDT=parsed(long_row()))
     assert stage.guard.decision(PAIR, Side.LONG, leverage).outcome is Outcome.BLOCK
+
+
+@pytest.mark.parametrize(
+    ("section", "outcome"),
+    [
+        ({}, Outcome.BLOCK),
+        ({"without_account": "allow"}, Outcome.BLOCK),
+        ({"pairs": {"1000PEPE/USDT:USDT": {"without_account": "block"}}}, Outcome.BLOCK),
+        ({"pairs": {"1000PEPE/USDT:USDT": {"margin_level": {"block_below": 1.3}}}}, Outcome.BLOCK),
+        ({"pairs": {"ETH/USDT": {"without_account": "allow"}}}, Outcome.BLOCK),
+        ({"pairs": {"1000PEPE/USDT:USDT": {"without_account": "allow"}}}, Outcome.ALLOW),
+    ],
+)
+def test_a_pair_without_spot_market_is_let_in_by_its_own_name_only(
+    section: dict[str, Any], outcome: Outcome
+) -> None:
+    """It can have no isolated account, which nobody can look up."""
+    stage = Stage(**section)
+    pair = "1000PEPE/USDT:USDT"
+    stage.monitor._snapshot = Snapshot(stage.now, {pair: NoMarket()}, {})
+    assert stage.guard.decision(pair, Side.LONG).outcome is outcome
+    assert "no spot market" in stage.guard.decision(pair, Side.LONG).reasons[0]
+
+
+def test_a_pair_without_spot_market_takes_no_borrowed_entry() -> None:
+    """There is no account to place it in."""
+    pair = "1000PEPE/USDT:USDT"
+    stage = Stage(pairs={pair: {"without_account": "allow", "entry_funding": "borrowed"}})
+    stage.monitor._snapshot = Snapshot(stage.now, {pair: NoMarket()}, {})
+    assert stage.guard.decision(pair, Side.LONG).outcome is Outcome.BLOCK
 
 
 # ----- one look, one moment
