@@ -1,4 +1,4 @@
-"""A Binance look-alike on loopback: spot market data and orders, and isolated margin accounts to read.
+"""A Binance look-alike on loopback: spot market data and orders, and isolated margin accounts to trade in.
 
 It shares no code with the guard, so that the two can disagree. What it answers beyond documented facts is
 marked "assumed" where it is answered.

@@ -243,10 +243,6 @@ class OrderBook:
         self._unlock(market, order, None)
         return self._update(replace(order, status=status, update_time=now))
 
-    def market_of(self, order_id: int) -> Market | None:
-        """Return the market of an order that is open, None for any other."""
-        return self._open.get(order_id)
-
     def open_orders(self, symbol: str | None = None) -> list[OrderRecord]:
         """Orders that can still trade, oldest first."""
         orders = [self.by_id[order_id] for order_id in self._open]

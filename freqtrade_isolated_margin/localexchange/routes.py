@@ -62,9 +62,9 @@ def route(
     return register
 
 
-def page(call: Call, rows: list[dict[str, object]], default: int = 10) -> dict[str, object]:
+def page(call: Call, rows: list[dict[str, object]]) -> dict[str, object]:
     """Answer with the page of the rows that `current` and `size` ask for."""
-    size, current = call.params.integer("size") or default, call.params.integer("current") or 1
+    size, current = call.params.integer("size") or 10, call.params.integer("current") or 1
     if size > 100:  # noqa: PLR2004 - the documented maximum
         raise BinanceError(-1102, "Parameter 'size' is too large.")
     return {"rows": rows[(current - 1) * size : current * size], "total": len(rows)}
