@@ -1,9 +1,12 @@
-"""Other public clients trade in isolated margin on the local exchange, where they are installed."""
+"""Other public clients trade in isolated margin on the local exchange."""
 
 from collections.abc import Iterator
 from decimal import Decimal
 
+import binance_sdk_margin_trading as sdk
 import pytest
+from binance.client import Client
+from binance_common import configuration as common
 
 from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange
 
@@ -20,8 +23,7 @@ def exchange() -> Iterator[LocalExchange]:
 
 def test_python_binance(exchange: LocalExchange) -> None:
     """python-binance moves collateral in, buys on borrowed money, cancels, sells, repays and moves out."""
-    binance = pytest.importorskip("binance")
-    client = binance.Client(exchange.key, exchange.secret, ping=False)
+    client = Client(exchange.key, exchange.secret, ping=False)
     client.MARGIN_API_URL = f"{exchange.url}/sapi"
     client.make_universal_transfer(type="MAIN_ISOLATED_MARGIN", asset="USDT", amount="100", toSymbol=SYMBOL)
     order = {"symbol": SYMBOL, "isIsolated": "TRUE", "type": "LIMIT", "timeInForce": "GTC"}
@@ -47,8 +49,6 @@ def test_python_binance(exchange: LocalExchange) -> None:
 
 def test_the_official_client(exchange: LocalExchange) -> None:
     """Binance's own client borrows, trades, is told of it in its own types, and repays."""
-    sdk = pytest.importorskip("binance_sdk_margin_trading")
-    common = pytest.importorskip("binance_common.configuration")
     exchange.set_account("SOL/USDT", AccountSpec(quote_free="100"))
     configuration = common.ConfigurationRestAPI(
         api_key=exchange.key, api_secret=exchange.secret, base_path=exchange.url
