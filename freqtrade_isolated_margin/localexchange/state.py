@@ -45,8 +45,6 @@ class State:
         self.book = OrderBook(fee)
         self.keys: dict[str, ApiKey] = {}
         self.records: deque[RequestRecord] = deque(maxlen=_KEPT_RECORDS)
-        self._advanced = 0.0
-        self._hours_charged = 0
         self._fill_scenario()
 
     def _market(self, spec: MarketSpec) -> Market:
@@ -54,6 +52,10 @@ class State:
 
     def _fill_scenario(self) -> None:
         """Begin anew with what the scenario has in its accounts, with no order, loan or transfer there."""
+        # The hours of interest as well: a wall clock that was set back would have charged them already.
+        self._hours_from = self.now()
+        self._advanced = 0.0
+        self._hours_charged = 0
         self.loans = Loans(self.price, self.told_ms, self._interest_ms)
         self.transfers = Transfers(self.book, self.price, lambda: next(self.loans.numbers))
         self.margin_book = MarginBook(self.book, self.account, self.loans)
@@ -201,7 +203,7 @@ class State:
     def _charge_interest(self) -> None:
         # Hours are counted from the exchange's own beginning, not from the full hour of the wall clock as
         # Binance does: a test that runs at five to ten must not see other debts than one at a quarter past.
-        hours = int((self.now() - self.born + self._advanced) // _HOUR)
+        hours = int((self.now() - self._hours_from + self._advanced) // _HOUR)
         while self._hours_charged < hours:
             self._hours_charged += 1
             self.loans.charge_hour(self.accounts.values())

@@ -81,6 +81,14 @@ class TestLoans:
         assert [row["type"] for row in rows] == ["PERIODIC"] * 3 + ["ON_BORROW"]
         assert {row["interest"] for row in rows} == {"0.002"}
 
+    def test_whoever_begins_anew_is_charged_anew(self, desk: Desk) -> None:
+        """What a leap of the clock has charged before is not taken off the hours that come."""
+        desk.state.advance(500 * 3600)
+        desk.state._fill_scenario()
+        desk.open(SYMBOL, base_free="30", quote_borrowed="200")
+        desk.state.advance(3 * 3600)
+        assert desk.side(SYMBOL, "USDT")[3] == "0.006"
+
     def test_rates(self, desk: Desk) -> None:
         """Daily rates are listed for thirty days at most."""
         path, day = f"{MARGIN}/interestRateHistory", 86_400_000

@@ -101,8 +101,6 @@ def test_rates_that_are_not_as_documented_make_no_sense(
 def charge(exchange: LocalExchange, hours: int) -> None:
     """Let an account owe for so many hours."""
     exchange.set_account("SOL/USDT", AccountSpec(base_free="30"))
-    with exchange.state.changed:
-        exchange.state.loans.charges.clear()
     exchange.borrow("SOL/USDT", "USDT", D(1000))
     exchange.advance(3600 * (hours - 1))
 
