@@ -37,6 +37,10 @@ class UnavailableError(IsolatedMarginError):
         self.retry_after = retry_after
 
 
+class NotSentError(UnavailableError):
+    """A request that was held back, for a limit: it has certainly had no effect."""
+
+
 class CredentialsError(IsolatedMarginError):
     """The key is missing, malformed or refused: only its owner can help."""
 

@@ -31,6 +31,7 @@ from freqtrade_isolated_margin.errors import (
     AnswerError,
     CredentialsError,
     IsolatedMarginError,
+    NotSentError,
     UnavailableError,
 )
 
@@ -135,20 +136,16 @@ class _Budget:
         self._full_until = 0.0
 
     def spend(self, weight: int) -> None:
-        """Count a request of `weight`; raise `UnavailableError` where there is no room for it now."""
+        """Count a request of `weight`; raise `NotSentError` where there is no room for it now."""
         now = time.monotonic()
         while self._spent and self._spent[0][0] <= now - _MINUTE:
             self._spent.popleft()
         if now < self._full_until:
             wait = self._full_until - now
-            raise UnavailableError(
-                "the address has nearly used up its weight of this minute", retry_after=wait
-            )
+            raise NotSentError("the address has nearly used up its weight of this minute", retry_after=wait)
         if sum(spent for _, spent in self._spent) + weight > self._share:
             wait = self._spent[0][0] + _MINUTE - now if self._spent else _MINUTE
-            raise UnavailableError(
-                f"the weight budget of {self._share} a minute is used up", retry_after=wait
-            )
+            raise NotSentError(f"the weight budget of {self._share} a minute is used up", retry_after=wait)
         self._spent.append((now, weight))
 
     def note(self, used: int) -> None:

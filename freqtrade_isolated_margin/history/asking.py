@@ -16,7 +16,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -190,6 +190,27 @@ class History:
                 time.sleep(0.1 * (attempt + 1))
             else:
                 return
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Write what is done within the block, or nothing of it; after the block it survives a power cut.
+
+        :raises HistoryError: where it cannot be written.
+        """
+        with explained("written"), self._engine.begin() as connection:
+            if self._engine.dialect.name == "sqlite":
+                # What is NORMAL for this database survives a kill, but not a power cut.
+                connection.exec_driver_sql("PRAGMA synchronous=FULL")
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Read within the block.
+
+        :raises HistoryError: where it cannot be read.
+        """
+        with explained("read"), self._engine.connect() as connection:
+            yield connection
 
     def try_storing(self) -> None:
         """Try what a bot does before it stores something, and leave nothing of it behind.

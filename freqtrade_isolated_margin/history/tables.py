@@ -151,11 +151,59 @@ class Wanted(Base):
     asked_at: Mapped[int] = mapped_column(BigInteger)
 
 
+class Deal(Base):
+    """What a bot has done in one pair's margin account for one trade: from the first collateral to the last.
+
+    Written by `trading.journal`. Times are milliseconds by the exchange's clock; amounts are texts.
+    """
+
+    __tablename__ = "margin_deals"
+    __table_args__ = (Index("margin_deals_open", "key_id", "closed_at"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(8))
+    bot: Mapped[str] = mapped_column(String(64))
+    pair: Mapped[str] = mapped_column(String(64))
+    side: Mapped[str] = mapped_column(String(5))
+    base_before: Mapped[str]
+    """What the account held of the base currency before: no part of the position."""
+    opened_at: Mapped[int] = mapped_column(BigInteger)
+    closed_at: Mapped[int | None] = mapped_column(BigInteger)
+    """NULL while the account may hold or owe something for it."""
+    trouble: Mapped[str | None]
+    """What a person should look at, where the bot cannot settle it alone."""
+
+
+class Step(Base):
+    """One request that moves money, written before it is sent and again when it is known what came of it."""
+
+    __tablename__ = "margin_steps"
+    __table_args__ = (Index("margin_steps_order_id", "order_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    deal_id: Mapped[int] = mapped_column(ForeignKey(Deal.id), index=True)
+    kind: Mapped[str] = mapped_column(String(12))
+    name: Mapped[str] = mapped_column(String(36))
+    """The client order id of an order."""
+    asked: Mapped[str]
+    """What was asked for, as JSON."""
+    asked_at: Mapped[int] = mapped_column(BigInteger)
+    outcome: Mapped[str | None] = mapped_column(String(8))
+    """done, refused or never; NULL while it is not known."""
+    order_id: Mapped[str | None] = mapped_column(String(40))
+    """The exchange's id of an order."""
+    answer: Mapped[str | None]
+    """The exchange's words, as JSON; why, where it was refused."""
+
+
 def _create(connection: Connection) -> None:
     Base.metadata.create_all(connection)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create,)
+def _add_deals(connection: Connection) -> None:
+    for table in (Deal, Step):
+        Base.metadata.tables[table.__tablename__].create(connection, checkfirst=True)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_deals)
 """What leads from each version to the next; an empty database has version 0."""
 
 

@@ -1,9 +1,4 @@
-"""The one way by which a live order goes out: whoever keeps the journal and moves the collateral stands here.
-
-freqtrade's own `create_order` and `create_stoploss` build and send an order, and turn ccxt's errors into
-freqtrade's. A `Desk` stands around them: it is told what is about to be sent, does what comes before, sends,
-and does what comes after. A dry run has none.
-"""
+"""The one way by which a live order goes out: what is about to be sent, and with which parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from freqtrade.constants import BuySell
 from freqtrade.exchange.exchange_types import CcxtOrder
@@ -29,19 +24,17 @@ class Purpose(StrEnum):
 
 
 class Ticket(NamedTuple):
-    """An order that is about to be sent, in freqtrade's figures, which are not yet cut to lot and tick."""
+    """An order that is about to be sent."""
 
     purpose: Purpose
     pair: str
     side: BuySell
     ordertype: str
     amount: float
-    """Base currency."""
+    """Base currency, cut to the lot."""
     rate: float
     """Quote per base; the stop price of a stop."""
     leverage: float
-    new_trade: bool = False
-    """Whether it opens a trade that freqtrade has no row of yet."""
 
     @property
     def position(self) -> Side:
@@ -50,33 +43,8 @@ class Ticket(NamedTuple):
         return Side.LONG if buys_long == (self.purpose is Purpose.ENTRY) else Side.SHORT
 
 
-Send = Callable[[], CcxtOrder]
-"""Sends the ticket's order, with what `sending` adds; raises as freqtrade's `create_order` does."""
-
-
-class Desk(Protocol):
-    """Journal, collateral and recovery of a bot that trades live."""
-
-    def start(self) -> None:
-        """Settle what an earlier run has left in doubt; before anything is sent.
-
-        :raises OperationalException: where a person must look first.
-        """
-
-    def place(self, ticket: Ticket, send: Send) -> CcxtOrder:
-        """Send an order with all that belongs before and after it.
-
-        :raises DependencyException: where it is not sent, or was refused; freqtrade goes on.
-        """
-
-    def seen(self, pair: str, order: CcxtOrder) -> None:
-        """Take in an order as the exchange has just shown it: filled, cancelled, expired."""
-
-    def loop(self) -> None:
-        """Do what is due once a loop of the bot, before it looks at its trades."""
-
-    def close(self) -> None:
-        """End; nothing is sent after this."""
+Send = Callable[[float], CcxtOrder]
+"""Sends the ticket's order for an amount, with what `sending` adds; raises as freqtrade's `create_order`."""
 
 
 _beside: ContextVar[Mapping[str, object]] = ContextVar("order parameters", default=MappingProxyType({}))
@@ -92,11 +60,14 @@ def sending(**parameters: object) -> Iterator[None]:
         _beside.reset(token)
 
 
-def order_parameters(purpose: Purpose) -> dict[str, object]:
+def order_parameters(purpose: Purpose, side: BuySell = "sell", leverage: float = 1.0) -> dict[str, object]:
     """Return what makes an order one of an isolated margin account: an entry borrows, all else repays.
 
-    Only ``marginMode`` in the call itself leads ccxt to the margin endpoints; options alone lead to spot.
-    What a cancelled entry has borrowed is repaid (``autoRepayAtCancel`` is true unless it is sent).
+    A long without leverage does not borrow: its collateral pays for all of it. Only ``marginMode`` in the
+    call itself leads ccxt to the margin endpoints; options alone lead to spot. What a cancelled entry has
+    borrowed is repaid (``autoRepayAtCancel`` is true unless it is sent).
     """
-    effect = "MARGIN_BUY" if purpose is Purpose.ENTRY else "AUTO_REPAY"
+    effect = "AUTO_REPAY"
+    if purpose is Purpose.ENTRY:
+        effect = "NO_SIDE_EFFECT" if side == "buy" and leverage <= 1.0 else "MARGIN_BUY"
     return {"marginMode": "isolated", "sideEffectType": effect, **_beside.get()}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import partial
 from typing import Any, ClassVar
 
 from freqtrade.constants import BuySell
@@ -20,11 +19,10 @@ from freqtrade.exceptions import (
     ConfigurationError,
     DependencyException,
     OperationalException,
-    TemporaryError,
 )
 from freqtrade.exchange import Exchange
 from freqtrade.exchange.binance import Binance
-from freqtrade.exchange.exchange_types import CcxtOrder, CcxtPosition, FtHas, Tickers
+from freqtrade.exchange.exchange_types import CcxtOrder, FtHas, Tickers
 from freqtrade.persistence import LocalTrade, PairLocks, Trade
 from pandas import DataFrame, Timestamp
 
@@ -45,9 +43,8 @@ from freqtrade_isolated_margin.hosts.wiring import (
 )
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Rule, plain
 from freqtrade_isolated_margin.rules.settings import Settings
-from freqtrade_isolated_margin.trading.desk import Desk, Purpose, Send, Ticket, order_parameters
+from freqtrade_isolated_margin.trading.desk import Purpose, order_parameters
 from freqtrade_isolated_margin.trading.gate import Entry, Gate
-from freqtrade_isolated_margin.trading.live import LiveAccounts
 from freqtrade_isolated_margin.trading.loans import Fill, TradeAccount
 from freqtrade_isolated_margin.trading.paper import PaperBook, PaperReader
 from freqtrade_isolated_margin.trading.requirements import check_configuration
@@ -86,9 +83,7 @@ class MarginExchange(Binance):  # type: ignore[misc]
         self._paper = PaperBook()
         self._guard: Guard | None = None
         self._gate: Gate | None = None
-        self._hosted = self._made = self._settled = False
-        self._desk: Desk | None = None
-        self._live: LiveAccounts | None = None
+        self._hosted = self._made = False
         super().__init__(config, **options)
         self._made = True
         # freqtrade has set it by the trading mode, but all candles are those of the spot market.
@@ -116,9 +111,6 @@ class MarginExchange(Binance):  # type: ignore[misc]
                 "Orders go to isolated margin accounts%s, and the guard is asked before each that borrows.",
                 ", which are simulated" if self._config["dry_run"] else "",
             )
-        if trades and not self._config["dry_run"]:
-            self._live = LiveAccounts(self._make_adapter)
-            self._desk = self._open_desk()
 
     def _told_terms(self) -> TermsBook:
         """Return a bot's terms: those that the exchange tells who has a key. A backtest goes by settings."""
@@ -129,12 +121,6 @@ class MarginExchange(Binance):  # type: ignore[misc]
             raise OperationalException(str(error)) from None
         ask = ExchangeTerms(self._make_adapter) if has_key or not dry else None
         return TermsBook(self.margin_settings.trading, ask, may_assume=dry)
-
-    def _open_desk(self) -> Desk:
-        """Return who sends the orders of a live bot."""
-        raise OperationalException(
-            'isolated_margin.trading: this version trades dry only; set "dry_run": true'
-        )
 
     def market_is_future(self, market: dict[str, Any]) -> bool:
         """Whether a market may be traded on isolated margin; without a key only that it may on margin."""
@@ -269,24 +255,19 @@ class MarginExchange(Binance):  # type: ignore[misc]
 
     def _tend(self) -> None:
         self._paper.publish(open_trades())
-        desk = self._started_desk()
-        if desk:
-            desk.loop()
         if not self._hosted:
             # An expression in the whitelist is no pair, and is not shown without the mixin.
             listed = self.markets.keys() & set(self._config["exchange"]["pair_whitelist"])
             self._own_guard().start({*listed, *self._paper.held})
 
     def close(self) -> None:
-        """Stop to read the accounts, end the desk, and close the connections."""
+        """Stop to read the accounts, and close the connections."""
         guard, self._guard = getattr(self, "_guard", None), None
-        desk, self._desk = getattr(self, "_desk", None), None
-        live, self._live = getattr(self, "_live", None), None
         if guard:
             guard.stop()
-        for part in (desk, live, getattr(self, "_terms", None)):
-            if part:
-                part.close()
+        terms = getattr(self, "_terms", None)
+        if terms:
+            terms.close()
         # freqtrade also closes what could not be made.
         if hasattr(self, "_exchange_ws"):
             super().close()
@@ -312,8 +293,7 @@ class MarginExchange(Binance):  # type: ignore[misc]
         """
         if not reduceOnly:
             self._ask_guard(pair, Side.LONG if side == "buy" else Side.SHORT, amount, rate, leverage)
-        send = partial(
-            super().create_order,
+        order: CcxtOrder = super().create_order(
             pair=pair,
             ordertype=ordertype,
             side=side,
@@ -324,37 +304,7 @@ class MarginExchange(Binance):  # type: ignore[misc]
             reduceOnly=reduceOnly,
             initial_order=initial_order,
         )
-        purpose = Purpose.EXIT if reduceOnly else Purpose.ENTRY
-        new_trade = initial_order and not reduceOnly
-        return self._place(Ticket(purpose, pair, side, ordertype, amount, rate, leverage, new_trade), send)
-
-    def create_stoploss(
-        self,
-        pair: str,
-        amount: float,
-        stop_price: float,
-        order_types: dict[str, Any],
-        side: BuySell,
-        leverage: float,
-    ) -> CcxtOrder:
-        """Place a stop loss on the exchange, which repays."""
-        send = partial(super().create_stoploss, pair, amount, stop_price, order_types, side, leverage)
-        return self._place(Ticket(Purpose.STOP, pair, side, "stop", amount, stop_price, leverage), send)
-
-    def _place(self, ticket: Ticket, send: Send) -> CcxtOrder:
-        if self._config["dry_run"]:
-            return send()
-        desk = self._started_desk()
-        if desk is None:
-            raise OperationalException("isolated_margin.trading: nobody is there to send a live order")
-        return desk.place(ticket, send)
-
-    def _started_desk(self) -> Desk | None:
-        """Return who sends live orders; it settles what an earlier run left before it is first used."""
-        if self._desk and not self._settled:
-            self._desk.start()
-            self._settled = True
-        return self._desk
+        return order
 
     def _get_params(
         self,
@@ -365,53 +315,11 @@ class MarginExchange(Binance):  # type: ignore[misc]
         time_in_force: str = "GTC",
     ) -> dict[str, Any]:
         params: dict[str, Any] = super()._get_params(side, ordertype, leverage, False, time_in_force)
-        return params | order_parameters(Purpose.EXIT if reduceOnly else Purpose.ENTRY)
+        return params | order_parameters(Purpose.EXIT if reduceOnly else Purpose.ENTRY, side, leverage)
 
     def _get_stop_params(self, side: BuySell, ordertype: str, stop_price: float) -> dict[str, Any]:
         params: dict[str, Any] = super()._get_stop_params(side, ordertype, stop_price)
         return params | order_parameters(Purpose.STOP)
-
-    def fetch_order(self, order_id: str, pair: str, params: dict[str, Any] | None = None) -> CcxtOrder:
-        """Return an order of the pair's margin account."""
-        return self._seen(pair, super().fetch_order(order_id, pair, _isolated(params)))
-
-    def cancel_order(self, order_id: str, pair: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Cancel an order of the pair's margin account."""
-        cancelled: dict[str, Any] = super().cancel_order(order_id, pair, _isolated(params))
-        return self._seen(pair, cancelled)
-
-    def fetch_orders(
-        self, pair: str, since: datetime, params: dict[str, Any] | None = None
-    ) -> list[CcxtOrder]:
-        """Return the orders of the pair's margin account."""
-        orders: list[CcxtOrder] = super().fetch_orders(pair, since, _isolated(params))
-        return orders
-
-    def get_trades_for_order(
-        self, order_id: str, pair: str, since: datetime, params: dict[str, Any] | None = None
-    ) -> list[dict[str, Any]]:
-        """Return the executions of an order of the pair's margin account."""
-        trades: list[dict[str, Any]] = super().get_trades_for_order(order_id, pair, since, _isolated(params))
-        return trades
-
-    def _seen(self, pair: str, order: dict[str, Any]) -> dict[str, Any]:
-        desk = self._started_desk()
-        if desk and order:
-            desk.seen(pair, order)
-        return order
-
-    def fetch_positions(
-        self,
-        pair: str | None = None,
-        params: dict[str, Any] | None = None,  # noqa: ARG002 - freqtrade's own
-    ) -> list[CcxtPosition]:
-        """Return the open trades' positions as their accounts have them; a dry run has none."""
-        if self._live is None or not hasattr(Trade, "session"):
-            return []
-        try:
-            return self._live.positions([trade for trade in open_trades(pair) if trade.has_open_position])
-        except IsolatedMarginError as error:
-            raise TemporaryError(f"The positions cannot be read: {error}") from None
 
     # ----- leverage
 
@@ -505,25 +413,9 @@ class MarginExchange(Binance):  # type: ignore[misc]
         trade = next((trade for trade in open_trades(pair) if trade.is_short == is_short), None)
         if trade is None:
             return 0.0
-        if self._live:
-            return self._charged(self._live, trade)
         account = account_of(trade, self.terms(pair), datetime.now(UTC))
         price = self._price_of_base(trade) if account.base.newest else ZERO
         return -float(account.newest_interest(price))
-
-    def _charged(self, live: LiveAccounts, trade: LocalTrade) -> float:
-        """Return what the exchange has charged the trade and no order of it has yet, negative.
-
-        A loan may be older than the fill of its order, so all is asked for and what is booked is taken off.
-        """
-        first = min((order.order_date_utc for order in trade.orders), default=trade.open_date_utc)
-        booked = sum(order.funding_fee or 0.0 for order in trade.orders)
-        try:
-            base, quote = live.interest(trade, first)
-        except IsolatedMarginError as error:
-            logger.warning("The interest of %s cannot be read: %s", trade.pair, error)
-            return float(trade.funding_fee_running or 0.0)
-        return -float(quote + (base * self._price_of_base(trade) if base else ZERO)) - booked
 
     def _price_of_base(self, trade: LocalTrade) -> Decimal:
         try:
@@ -598,11 +490,6 @@ class MarginExchange(Binance):  # type: ignore[misc]
             if trade.is_short == (side is Side.SHORT) and trade.nr_of_successful_entries:
                 return account_of(trade, self.terms(pair), fills_end)
         return TradeAccount.of(side, number(leverage), self.terms(pair).rates, [entry], now.timestamp())
-
-
-def _isolated(params: dict[str, Any] | None) -> dict[str, Any]:
-    """Return parameters with which ccxt asks the margin account; it takes options alone for spot."""
-    return {**(params or {}), "marginMode": "isolated"}
 
 
 def _price_at(prices: DataFrame, moment: datetime) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import freqtrade.exchange as exchanges
+from freqtrade.enums import TRADE_MODES
 from freqtrade.exceptions import OperationalException
 from freqtrade.exchange.binance import Binance
 
@@ -31,9 +32,11 @@ class ChosenBinance(Binance):  # type: ignore[misc]
             raise OperationalException(str(error)) from None
         # Here, so that nothing of it is loaded where nobody asks for it.
         from freqtrade_isolated_margin.trading.exchange import MarginExchange  # noqa: PLC0415
+        from freqtrade_isolated_margin.trading.live_exchange import LiveMarginExchange  # noqa: PLC0415
 
+        live = config.get("runmode") in TRADE_MODES and not config.get("dry_run")
         try:
-            return MarginExchange(config, **options)
+            return (LiveMarginExchange if live else MarginExchange)(config, **options)
         except AttributeError as error:
             # freqtrade takes it for a class that does not exist, and makes a generic exchange instead.
             raise OperationalException(f"the isolated margin exchange cannot be made ({error})") from error

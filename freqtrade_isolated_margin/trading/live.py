@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import datetime
 from decimal import Decimal
 
 from freqtrade.exchange.exchange_types import CcxtPosition
@@ -15,9 +14,6 @@ from freqtrade_isolated_margin.account.records import PairAccount
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.errors import AnswerError
 from freqtrade_isolated_margin.trading.trades import number
-
-# By how much an order may be younger than the loan that was taken for it.
-_SLACK_SECONDS = 5
 
 
 class LiveAccounts:
@@ -45,8 +41,8 @@ class LiveAccounts:
             positions.append(_position(trade, row))
         return positions
 
-    def interest(self, trade: LocalTrade, since: datetime) -> tuple[Decimal, Decimal]:
-        """Return the interest of the trade's account from `since` on, in base and in quote currency.
+    def interest(self, trade: LocalTrade, since: int) -> tuple[Decimal, Decimal]:
+        """Return the interest of the trade's account from `since` on (ms), in base and in quote currency.
 
         :raises IsolatedMarginError: where it cannot be read, or was charged in another asset.
         """
@@ -54,11 +50,26 @@ class LiveAccounts:
         with self._lock:
             adapter = self._ready()
             symbol = adapter.market_ids([trade.pair])[trade.pair] or ""
-            charged = adapter.fetch_interest(symbol, round((since.timestamp() - _SLACK_SECONDS) * 1000))
+            charged = adapter.fetch_interest(symbol, since)
         others = charged.keys() - {base, quote}
         if others:
             raise AnswerError(f"the interest of {trade.pair} was charged in {', '.join(sorted(others))}")
         return charged.get(base, ZERO), charged.get(quote, ZERO)
+
+    def free_quote(self, pairs: list[str]) -> tuple[Decimal, Decimal]:
+        """Return what is free of the quote currency in all accounts of these pairs, and what is locked.
+
+        :raises IsolatedMarginError: where they cannot be read.
+        """
+        with self._lock:
+            adapter = self._ready()
+            symbols = {symbol for symbol in adapter.market_ids(pairs).values() if symbol}
+            rows = adapter.fetch().rows if symbols else {}
+        accounts = [row for symbol, row in rows.items() if symbol in symbols and isinstance(row, PairAccount)]
+        return (
+            sum((account.quote_asset.free for account in accounts), ZERO),
+            sum((account.quote_asset.locked for account in accounts), ZERO),
+        )
 
     def close(self) -> None:
         """Close the connections."""

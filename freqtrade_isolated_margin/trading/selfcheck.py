@@ -29,6 +29,7 @@ _KNOWN: dict[str, str] = {
     "fetch_orders": "self pair since params",
     "get_trades_for_order": "self order_id pair since params",
     "fetch_positions": "self pair params",
+    "get_balances": "self params",
     "close": "self",
     "load_leverage_tiers": "self",
     "get_max_leverage": "self pair stake_amount",
@@ -69,7 +70,13 @@ def check_overrides(cls: type[Binance], *, trades: bool) -> None:
 def _overridden(cls: type[Binance]) -> list[str]:
     """Return what `cls` means to override, and what else it has by a name that freqtrade uses."""
     kinds = (property, staticmethod, FunctionType)
-    own = {name for name, value in vars(cls).items() if isinstance(value, kinds) and hasattr(Binance, name)}
+    ours = cls.__mro__[: cls.__mro__.index(Binance)]
+    own = {
+        name
+        for part in ours
+        for name, value in vars(part).items()
+        if isinstance(value, kinds) and hasattr(Binance, name)
+    }
     return sorted((own - {"__init__"}) | _KNOWN.keys() | _PROPERTIES)
 
 
