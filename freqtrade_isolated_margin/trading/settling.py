@@ -165,7 +165,8 @@ class Settler:
             return False
         if deal.side is Side.LONG:
             return position.base < lots.lot
-        return account.base_asset.borrowed < lots.lot and position.base < lots.lot
+        # What was bought beyond the debt is no position any more.
+        return account.base_asset.borrowed < lots.lot
 
     def wind_up(self, deal: Deal) -> None:
         """Cancel, close, repay and move back all that is left of a deal, and end it.

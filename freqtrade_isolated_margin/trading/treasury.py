@@ -59,6 +59,9 @@ class House(Protocol):
     def trade(self, pair: str) -> LocalTrade | None:
         """Return freqtrade's open trade in a pair."""
 
+    def knows(self, pair: str, order_id: str) -> bool:
+        """Whether freqtrade has an order in its database."""
+
     def executions(self, pair: str, order_id: str, since: int) -> list[dict[str, Any]]:
         """Return the executions of an order, as ccxt has them."""
 
@@ -482,8 +485,7 @@ class Treasury:
         if deal.doubtful and not self._settler.resolve_all(deal):
             raise DoubtError("what became of a step is not known yet")
         if trade is None:
-            idle = time.monotonic() - state.placed_at
-            if state.abandoned or idle > _HANDOVER_SECONDS:
+            if state.abandoned or self._handed_over(deal, state):
                 logger.warning(
                     "%s: no trade owns what is in its isolated margin account; it is settled.", deal.pair
                 )
@@ -492,6 +494,13 @@ class Treasury:
         elif state.abandoned:
             self._undo_unknown(deal, trade)
             state.abandoned = False
+
+    def _handed_over(self, deal: Deal, state: _State) -> bool:
+        """Whether freqtrade has had the time to put the newest entry into its database, or has done so."""
+        if time.monotonic() - state.placed_at > _HANDOVER_SECONDS:
+            return True
+        entries = [step.order_id for step in deal.steps if step.kind is Kind.ENTRY]
+        return bool(entries and entries[-1] and self._house.knows(deal.pair, entries[-1]))
 
     def _undo_unknown(self, deal: Deal, trade: LocalTrade) -> None:
         """Undo the orders of a trade that freqtrade does not know: those whose answer it never got."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -76,8 +77,13 @@ def live_bot(
     """Run a bot until it goes round its loop, and until the block ends."""
     config = live_config(exchange, **changes)
     with freqtrade(folder, config, strategy or live_strategy(), module=MODULE) as bot:
-        bot.wait_for("LOOP")
-        yield bot
+        try:
+            bot.wait_for("LOOP")
+            yield bot
+        except BaseException:
+            # What the bot has said explains more than what it has not done.
+            sys.stdout.write("\n".join(line[:300] for line in bot.lines[-120:] if "LOOP" not in line))
+            raise
 
 
 class Books:
@@ -115,10 +121,11 @@ class Books:
         until(lambda: not self.account(), seconds)
 
 
-def profit(bot: FreqtradeProcess) -> Decimal:
-    """What freqtrade says that its closed trades have earned."""
-    rows = bot.rows("SELECT SUM(close_profit_abs) FROM trades WHERE is_open = 0")
-    return D(str(rows[0][0] or 0))
+def profit(bot: FreqtradeProcess, closed: int = 1) -> Decimal:
+    """Wait until so many trades are closed; return what freqtrade says that they have earned."""
+    query = "SELECT close_profit_abs FROM trades WHERE is_open = 0"
+    rows = until(lambda: len(found := bot.rows(query)) == closed and [D(str(row[0])) for row in found])
+    return sum(rows, D(0))
 
 
 def fulfilled(bot: FreqtradeProcess, side: str, after: int = 0) -> int:
