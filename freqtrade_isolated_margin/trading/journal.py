@@ -58,6 +58,7 @@ class Step:
     asked_at: int
     outcome: Outcome | None = None
     order_id: str | None = None
+    answer: Any = None
     id: int | None = None
     """None where it could not be written down."""
 
@@ -81,7 +82,19 @@ class Deal:
     @property
     def doubtful(self) -> list[Step]:
         """The steps of which nobody knows what came of them."""
-        return [step for step in self.steps if step.outcome is None]
+        return [step for step in self.steps if step.outcome is None and step.kind is not Kind.LIQUIDATED]
+
+    def moved(self, asset: str) -> Decimal:
+        """Return how much more of an asset was moved out of the account than into it."""
+        signs = {Kind.MOVE_IN: -1, Kind.MOVE_OUT: 1}
+        return sum(
+            (
+                Decimal(step.asked["amount"]) * signs[step.kind]
+                for step in self.steps
+                if step.kind in signs and step.outcome is Outcome.DONE and step.asked["asset"] == asset
+            ),
+            ZERO,
+        )
 
 
 class Journal:
@@ -207,7 +220,7 @@ class Journal:
         self, step: Step, outcome: Outcome, order_id: str | None = None, answer: object = None
     ) -> None:
         """Write down what came of a step."""
-        step.outcome, step.order_id = outcome, order_id or step.order_id
+        step.outcome, step.order_id, step.answer = outcome, order_id or step.order_id, answer
         if step.id is None:
             return
         with self._history.writing() as connection:
@@ -233,6 +246,7 @@ def _step(row: Any) -> Step:  # noqa: ANN401 - a row of SQLAlchemy's
         asked_at=row.asked_at,
         outcome=Outcome(row.outcome) if row.outcome else None,
         order_id=row.order_id,
+        answer=json.loads(row.answer) if row.answer else None,
         id=row.id,
     )
 

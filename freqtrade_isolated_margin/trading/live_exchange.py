@@ -215,6 +215,8 @@ class LiveMarginExchange(MarginExchange):
         self, order_id: str, pair: str, since: datetime, params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
         """Return the executions of an order of the pair's margin account."""
+        if order_id.startswith(told.LIQUIDATION):
+            return []
         trades: list[dict[str, Any]] = super().get_trades_for_order(order_id, pair, since, _isolated(params))
         return trades
 
@@ -303,13 +305,10 @@ class LiveMarginExchange(MarginExchange):
 
     def _name_liquidations(self) -> None:
         """Say why trades were closed that the exchange has liquidated; freqtrade takes it for a sale."""
-        for pair in self.treasury().take_liquidated():
+        for pair in self.treasury().liquidated if self._started else ():
             for trade in Trade.session.query(Trade).filter(Trade.pair == pair):
                 closing = trade.orders[-1].order_id if trade.orders else ""
-                if (
-                    closing.startswith(told.LIQUIDATION)
-                    and trade.exit_reason == ExitType.SOLD_ON_EXCHANGE.value
-                ):
+                if closing.startswith(told.LIQUIDATION) and trade.exit_reason:
                     trade.exit_reason = ExitType.LIQUIDATION.value
 
     # ----- once a loop, and at the end

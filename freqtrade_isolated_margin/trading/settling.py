@@ -160,13 +160,12 @@ class Settler:
         """Whether nothing of the deal's position is left, and no order that could change that."""
         if not isinstance(account, PairAccount):
             return True
-        position, lots = self.position(deal, account), self._markets.lots(deal.pair)
         if account.base_asset.locked or account.quote_asset.locked:
             return False
-        if deal.side is Side.LONG:
-            return position.base < lots.lot
-        # What was bought beyond the debt is no position any more.
-        return account.base_asset.borrowed < lots.lot
+        # What is below the least order is none: a cancelled short leaves its first hour's interest owed,
+        # and the exit of one leaves what was bought beyond the debt.
+        held = self.position(deal, account).base if deal.side is Side.LONG else account.base_asset.borrowed
+        return held * account.index_price < self._markets.lots(deal.pair).least
 
     def wind_up(self, deal: Deal) -> None:
         """Cancel, close, repay and move back all that is left of a deal, and end it.

@@ -74,19 +74,19 @@ def stake(value: Decimal, leverage: Decimal, side: Side, *, at_market: bool) -> 
 
 
 @exact
-def exit_amount(side: Side, asked: Decimal, position: Position, hour: Decimal, lots: Lots) -> Decimal:
+def exit_amount(side: Side, asked: Decimal, position: Position, coming: Decimal, lots: Lots) -> Decimal:
     """Return how much an exit trades where freqtrade asks for `asked`; 0 where there is nothing to exit.
 
     A long that is closed sells all that is there. A short that is closed buys what is owed and not held,
-    with the interest of the `hour` that begins meanwhile, and the fee, which is taken from what is bought:
-    (owed + hour) / (1 - fee), rounded up to the lot. A part is sold or bought as it is asked for.
+    with the interest that is `coming` while it rests, and the fee, which is taken from what is bought:
+    (owed + coming) / (1 - fee), rounded up to the lot. A part is sold or bought as it is asked for.
     """
     if side is Side.LONG:
         there = lots.down(position.base)
         return there if asked >= there * _NEARLY_ALL else lots.down(asked)
     owed = max(position.debt - position.base, ZERO)
     if owed and asked >= owed * _NEARLY_ALL:
-        return lots.up((owed + hour) / (ONE - lots.fee))
+        return lots.up((owed + coming) / (ONE - lots.fee))
     return lots.down(min(asked, owed))
 
 

@@ -78,7 +78,7 @@ def _fee(
 def liquidation(step: Step, amount: float) -> CcxtOrder:
     """Return a forced liquidation as the order that closed a position of `amount`."""
     asked = step.asked
-    price = float(asked["price"])
+    price = float((step.answer or asked)["price"])
     return {
         "id": step.order_id,
         "clientOrderId": step.name,
@@ -94,11 +94,8 @@ def liquidation(step: Step, amount: float) -> CcxtOrder:
         "cost": price * amount,
         "timestamp": int(asked["at"]),
         "lastTradeTimestamp": int(asked["at"]),
-        "fee": {
-            "cost": float(asked["fee"]),
-            "currency": asked["pair"].partition("/")[2],
-            "rate": float(asked["fee"]) / (price * amount or 1.0),
-        },
+        # It is within the price, from which freqtrade reckons exactly what was left.
+        "fee": {"cost": 0.0, "currency": asked["pair"].partition("/")[2], "rate": 0.0},
         "trades": [],
         "info": {},
     }

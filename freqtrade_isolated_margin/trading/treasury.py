@@ -41,6 +41,9 @@ _MARKS = 9999
 _HANDOVER_SECONDS = 60.0
 # What could not be settled is tried again in each loop for so long, and then once in a while.
 _EAGER_ATTEMPTS, _PAUSE_SECONDS = 5, 60.0
+# A stop that closes a short buys the interest of so many hours as well: it may rest for long, and to repay
+# what is left afterwards costs more than to have bought a little too much.
+_STOP_HOURS = 24
 
 
 class RefusedError(DependencyException):  # type: ignore[misc]
@@ -265,9 +268,10 @@ class Treasury:
         if not isinstance(account, PairAccount):
             return ticket.amount
         position = self._settler.position(deal, account)
-        hour = account.base_asset.borrowed * self._house.hourly_rate(ticket.pair)
+        hours = _STOP_HOURS if ticket.purpose is Purpose.STOP else 1
+        coming = account.base_asset.borrowed * self._house.hourly_rate(ticket.pair) * hours
         lots = self._house.lots(ticket.pair)
-        found = exit_amount(deal.side, number(ticket.amount), position, hour, lots)
+        found = exit_amount(deal.side, number(ticket.amount), position, coming, lots)
         return float(found) if found else ticket.amount
 
     def _earlier_exit(self, deal: Deal, ticket: Ticket) -> CcxtOrder | None:
@@ -398,13 +402,15 @@ class Treasury:
         found = self._journal.liquidations(ticket.pair, since)
         if deal and not found:
             found = self._find_liquidation(deal)
-        return told.liquidation(found[-1], ticket.amount) if found else None
+        if not found:
+            return None
+        self._told_liquidated.add(ticket.pair)
+        return told.liquidation(found[-1], ticket.amount)
 
-    def take_liquidated(self) -> set[str]:
-        """Return the pairs of which freqtrade was told since the last time that they were liquidated."""
-        with self._lock:
-            told_of, self._told_liquidated = self._told_liquidated, set()
-            return told_of
+    @property
+    def liquidated(self) -> set[str]:
+        """The pairs of which freqtrade was told in this run that they were liquidated."""
+        return self._told_liquidated
 
     def liquidation(self, pair: str, order_id: str) -> Step | None:
         """Return the liquidation that freqtrade knows under this id."""
@@ -420,14 +426,39 @@ class Treasury:
         if not records:
             return []
         record = records[-1]
-        logger.error(
-            "%s: Binance has liquidated the isolated margin account at %s.", deal.pair, f"{record.price:f}"
-        )
-        step = self._journal.begin(deal, Kind.LIQUIDATED, _liquidation(deal, record), self._venue.now_ms())
-        self._journal.finish(step, Outcome.DONE, f"{told.LIQUIDATION}{record.order_id}")
+        step = next((step for step in deal.steps if step.kind is Kind.LIQUIDATED), None)
+        if step is None:
+            logger.error(
+                "%s: Binance has liquidated the isolated margin account at %s.",
+                deal.pair,
+                f"{record.price:f}",
+            )
+            asked = _liquidation(deal, record)
+            step = self._journal.begin(deal, Kind.LIQUIDATED, asked, self._venue.now_ms())
         self._settler.wind_up(deal)
+        price = self._price_of(deal, record)
+        order_id = f"{told.LIQUIDATION}{record.order_id}"
+        self._journal.finish(step, Outcome.DONE, order_id, {"price": f"{price:f}"})
         self._forget(deal)
         return [step]
+
+    @exact
+    def _price_of(self, deal: Deal, record: Liquidation) -> Decimal:
+        """Return the price at which a liquidated position was closed, all that it has cost included.
+
+        That with which freqtrade's profit becomes what has come back of the collateral; where nothing was
+        moved, the exchange's own.
+        """
+        trade = self._house.trade(deal.pair)
+        if trade is None or not self._moves or not trade.amount:
+            return record.price
+        base, _, quote = deal.pair.partition("/")
+        came_back = deal.moved(quote) + deal.moved(base) * record.price
+        sign = -1 if trade.is_short else 1
+        # The fee of closing is told to be none.
+        fee = number(trade.fee_close) * record.price * number(trade.amount)
+        reckoned = number(trade.calc_profit(float(record.price))) + fee + number(trade.realized_profit)
+        return max(record.price + sign * (came_back - reckoned) / number(trade.amount), PLACE)
 
     # ----- once a loop
 
@@ -555,7 +586,6 @@ def _liquidation(deal: Deal, record: Liquidation) -> dict[str, object]:
         "price": f"{record.price:f}",
         "quantity": f"{record.quantity:f}",
         "at": record.at,
-        "fee": "0",
     }
 
 
