@@ -7,7 +7,7 @@ from freqtrade.rpc.rpc import RPCException
 
 
 class OrderRefusedError(DependencyException, RPCException):  # type: ignore[misc]
-    """The guard refuses an order that borrows or increases.
+    """An order is not sent: the guard refuses it, or the account is not fit for it.
 
     Its loop catches a `DependencyException` at entries, increases and replacements, logs it and goes on
     (`enter_positions`, `process_open_trade_positions`, `handle_replace_order`); Telegram and the REST API

@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 import ccxt
-from freqtrade.exceptions import DependencyException, FreqtradeException
+from freqtrade.exceptions import FreqtradeException
 from freqtrade.exchange.exchange_types import CcxtOrder
 from freqtrade.persistence import LocalTrade
 
@@ -29,6 +29,7 @@ from freqtrade_isolated_margin.history.tables import HistoryError
 from freqtrade_isolated_margin.trading import told
 from freqtrade_isolated_margin.trading.desk import Purpose, Send, Ticket, sending
 from freqtrade_isolated_margin.trading.journal import ORDERS, Deal, Journal, Kind, Outcome, Step, new_step
+from freqtrade_isolated_margin.trading.refusal import OrderRefusedError
 from freqtrade_isolated_margin.trading.settling import DoubtError, Settler
 from freqtrade_isolated_margin.trading.sizes import Lots, exit_amount, stake
 from freqtrade_isolated_margin.trading.trades import number
@@ -44,10 +45,6 @@ _EAGER_ATTEMPTS, _PAUSE_SECONDS = 5, 60.0
 # A stop that closes a short buys the interest of so many hours as well: it may rest for long, and to repay
 # what is left afterwards costs more than to have bought a little too much.
 _STOP_HOURS = 24
-
-
-class RefusedError(DependencyException):  # type: ignore[misc]
-    """An order that is not sent, with the reason; freqtrade goes on."""
 
 
 class House(Protocol):
@@ -144,7 +141,8 @@ class Treasury:
     def place(self, ticket: Ticket, send: Send) -> CcxtOrder:
         """Send an order with all that belongs before it.
 
-        :raises DependencyException: where it is not sent, or was refused; freqtrade goes on.
+        :raises OrderRefusedError: where it is not sent; freqtrade goes on.
+        :raises FreqtradeException: where the exchange refuses it.
         """
         with self._lock:
             return self._enter(ticket, send) if ticket.purpose is Purpose.ENTRY else self._leave(ticket, send)
@@ -154,7 +152,7 @@ class Treasury:
         try:
             deal = self._deal_for(ticket)
         except IsolatedMarginError as error:
-            raise RefusedError(f"{pair}: the entry is not sent: {error}") from None
+            raise OrderRefusedError(f"{pair}: the entry is not sent: {error}") from None
         state = self._states[pair]
         state.placed_at = time.monotonic()
         try:
@@ -167,7 +165,7 @@ class Treasury:
         except IsolatedMarginError as error:
             state.abandoned = True
             self._tend_quietly(deal)
-            raise RefusedError(f"{pair}: the entry is not sent: {error}") from None
+            raise OrderRefusedError(f"{pair}: the entry is not sent: {error}") from None
         return self._sent(deal, step, ticket, send)
 
     @exact
@@ -277,11 +275,11 @@ class Treasury:
     def _earlier_exit(self, deal: Deal, ticket: Ticket) -> CcxtOrder | None:
         """Return an exit whose answer was lost, if it was placed: another one is not sent then.
 
-        :raises DependencyException: while it is not known.
+        :raises OrderRefusedError: while it is not known.
         """
         for step in [step for step in deal.doubtful if step.kind is Kind(ticket.purpose)]:
             if not self._settler.resolve(deal, step):
-                raise RefusedError(
+                raise OrderRefusedError(
                     f"{ticket.pair}: waiting to know what became of an exit that was sent before"
                 )
             if step.outcome is Outcome.DONE:
