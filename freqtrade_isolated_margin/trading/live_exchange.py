@@ -45,7 +45,6 @@ class LiveMarginExchange(MarginExchange):
     def __init__(self, config: dict[str, Any], **options: Any) -> None:  # noqa: ANN401 - freqtrade's own
         self._treasury: Treasury | None = None
         self._live: LiveAccounts | None = None
-        self._started = False
         super().__init__(config, **options)
 
     def additional_exchange_init(self) -> None:
@@ -57,6 +56,7 @@ class LiveMarginExchange(MarginExchange):
         try:
             self._live = LiveAccounts(self._make_adapter)
             self._treasury = self._made_treasury()
+            self._treasury.start()
         except IsolatedMarginError as error:
             raise OperationalException(str(error)) from None
 
@@ -83,20 +83,12 @@ class LiveMarginExchange(MarginExchange):
         )
 
     def treasury(self) -> Treasury:
-        """Return the treasury; it takes up what an earlier run has left before it is first used.
+        """Return who stands around every live order.
 
-        :raises TemporaryError: where the exchange cannot be asked for that now.
-        :raises OperationalException: where the key or the account's settings do not fit.
+        :raises OperationalException: after the end.
         """
         if self._treasury is None:
             raise OperationalException("isolated_margin.trading: nobody is there to send a live order")
-        if not self._started:
-            try:
-                self._treasury.start()
-            except IsolatedMarginError as error:
-                kind = TemporaryError if error.kind in {"unavailable", "history"} else OperationalException
-                raise kind(str(error)) from None
-            self._started = True
         return self._treasury
 
     # ----- what the treasury asks
@@ -305,7 +297,7 @@ class LiveMarginExchange(MarginExchange):
 
     def _name_liquidations(self) -> None:
         """Say why trades were closed that the exchange has liquidated; freqtrade takes it for a sale."""
-        for pair in self.treasury().liquidated if self._started else ():
+        for pair in self.treasury().liquidated:
             for trade in Trade.session.query(Trade).filter(Trade.pair == pair):
                 closing = trade.orders[-1].order_id if trade.orders else ""
                 if closing.startswith(told.LIQUIDATION) and trade.exit_reason:

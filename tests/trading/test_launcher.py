@@ -179,14 +179,24 @@ def test_pairs_by_volume_are_margin_pairs(exchange: LocalExchange, tmp_path: Pat
     assert all(pair.endswith("/USDT") for pair in pairs)
 
 
-def test_live_is_refused(exchange: LocalExchange, tmp_path: Path) -> None:
-    """A configuration that is not dry does not start, and sends nothing."""
-    with freqtrade(
-        tmp_path, margin_config(exchange, PAIRS, dry_run=False), WITHOUT_MIXIN, module=MODULE
-    ) as bot:
-        assert bot.wait(120) != 0
-        bot.wait_for("isolated_margin.trading: this version trades dry only")
-    assert not [request for request in exchange.requests if request.method == "POST"]
+@pytest.mark.parametrize(
+    ("may_transfer", "burns", "said"),
+    [
+        (False, False, r'the API key lacks permitsUniversalTransfer; .*set "collateral": "account"'),
+        (True, True, r"fees or interest are paid in BNB \(interestBNBBurn\)"),
+    ],
+)
+def test_live_needs_what_its_books_need(
+    tmp_path: Path, said: str, *, may_transfer: bool, burns: bool
+) -> None:
+    """A key that may not move collateral, and interest in BNB, are refused by name, and nothing is sent."""
+    with LocalExchange(permissions={"permitsUniversalTransfer": may_transfer}) as exchange:
+        exchange.state.burns["interestBNBBurn"] = burns
+        config = margin_config(exchange, PAIRS, dry_run=False)
+        with freqtrade(tmp_path, config, WITHOUT_MIXIN, module=MODULE) as bot:
+            assert bot.wait(120) != 0
+            bot.wait_for(said)
+        assert not [request for request in exchange.requests if request.method == "POST"]
 
 
 @pytest.mark.parametrize(

@@ -6,116 +6,95 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import freqtrade.exchange as exchanges
 import pytest
 from freqtrade.enums import RunMode
 from freqtrade.exceptions import FreqtradeException, OperationalException
-from freqtrade.exchange.exchange_types import CcxtOrder
 from freqtrade.persistence import Order, Trade, init_db
 from support.margin_bot import margin_config
 
 from freqtrade_isolated_margin.errors import AnswerError
 from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange, MarketSpec
 from freqtrade_isolated_margin.localexchange.journal import RequestRecord
-from freqtrade_isolated_margin.trading.desk import Purpose, Send, Ticket, sending
-from freqtrade_isolated_margin.trading.exchange import MarginExchange
-from freqtrade_isolated_margin.trading.live import LiveAccounts
+from freqtrade_isolated_margin.trading.live_exchange import LiveMarginExchange
 
 D = Decimal
+ORDER = "/sapi/v1/margin/order"
 STOP = {"stoploss": "limit", "stoploss_on_exchange": True}
-
-
-class Clerk:
-    """A desk that only sends, under a client order id of its own, and notes what it is told."""
-
-    def __init__(self) -> None:
-        self.tickets: list[Ticket] = []
-        self.heard: list[str] = []
-
-    def start(self) -> None:
-        self.heard.append("start")
-
-    def place(self, ticket: Ticket, send: Send) -> CcxtOrder:
-        self.tickets.append(ticket)
-        with sending(newClientOrderId="made-here-1"):
-            return send()
-
-    def seen(self, pair: str, order: CcxtOrder) -> None:
-        self.heard.append(f"seen {pair}")
-
-    def loop(self) -> None:
-        self.heard.append("loop")
-
-    def close(self) -> None:
-        self.heard.append("close")
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalExchange]:
     """Serve one pair at a price of 100."""
-    with LocalExchange(scenario="calm", markets=[MarketSpec("BTC/USDT", price="100")]) as exchange:
+    with LocalExchange(
+        scenario="empty",
+        markets=[MarketSpec("BTC/USDT", price="100")],
+        permissions={"permitsUniversalTransfer": True},
+    ) as exchange:
         yield exchange
 
 
 @pytest.fixture
-def margin(server: LocalExchange) -> Iterator[MarginExchange]:
-    """A live exchange object with a clerk at its desk, whose guard lets everything pass."""
-    config = margin_config(server, ["BTC/USDT"], dry_run=False, runmode=RunMode.OTHER)
-    made = MarginExchange(config, validate=False)
+def margin(server: LocalExchange, tmp_path: Path) -> Iterator[LiveMarginExchange]:
+    """A live exchange object whose guard lets everything pass, in an account that is clean."""
+    server.remove_account("BTC/USDT")
+    server.set_balance("USDT", 10_000)
+    server.weights._windows.clear()
+    init_db("sqlite://")
+    config = margin_config(server, ["BTC/USDT"], dry_run=False, runmode=RunMode.LIVE, user_data_dir=tmp_path)
+    made = LiveMarginExchange(config, validate=False)
     made.reload_markets(True)
-    made._desk = Clerk()
-    made._live = LiveAccounts(made._make_adapter)
     made._ask_guard = lambda *_: None  # type: ignore[method-assign]
     yield made
     made.close()
 
 
-def sent(server: LocalExchange, act: Any) -> RequestRecord:
-    """Return the last request that `act` makes, whatever becomes of it."""
+def sent(server: LocalExchange, method: str, path: str, act: Any) -> RequestRecord:
+    """Return the last such request that `act` makes, whatever becomes of it."""
     before = len(server.requests)
     with suppress(FreqtradeException):
         act()
-    return server.requests[before:][-1]
+    return [
+        request for request in server.requests[before:] if (request.method, request.path) == (method, path)
+    ][-1]
 
 
 @pytest.mark.parametrize(
-    ("side", "exits", "effect", "position"),
+    ("side", "exits", "leverage", "effect"),
     [
-        ("buy", False, "MARGIN_BUY", "long"),
-        ("sell", False, "MARGIN_BUY", "short"),
-        ("sell", True, "AUTO_REPAY", "long"),
-        ("buy", True, "AUTO_REPAY", "short"),
+        ("buy", False, 3.0, "MARGIN_BUY"),
+        ("sell", False, 1.0, "MARGIN_BUY"),
+        ("buy", False, 1.0, "NO_SIDE_EFFECT"),
+        ("sell", True, 3.0, "AUTO_REPAY"),
+        ("buy", True, 3.0, "AUTO_REPAY"),
     ],
 )
 def test_an_order_goes_to_the_isolated_account(
-    server: LocalExchange, margin: MarginExchange, side: str, exits: bool, effect: str, position: str
+    server: LocalExchange, margin: LiveMarginExchange, side: str, effect: str, leverage: float, *, exits: bool
 ) -> None:
-    """Entries borrow and exits repay, both through the desk, and never to the spot endpoint."""
+    """Entries borrow and exits repay, under a name from the journal, and never at the spot endpoint."""
     order = {"pair": "BTC/USDT", "ordertype": "limit", "side": side, "amount": 1.0, "rate": 100.0}
-    request = sent(server, lambda: margin.create_order(**order, leverage=3.0, reduceOnly=exits))
-    assert (request.method, request.path) == ("POST", "/sapi/v1/margin/order")
+    request = sent(
+        server, "POST", ORDER, lambda: margin.create_order(**order, leverage=leverage, reduceOnly=exits)
+    )
     assert request.params["isIsolated"].lower() == "true"
     assert request.params["sideEffectType"] == effect
-    assert request.params["newClientOrderId"] == "made-here-1"
+    assert request.params["newClientOrderId"].startswith("fim-")
     assert "reduceOnly" not in request.params
-    (ticket,) = margin._desk.tickets
-    assert ticket.purpose is (Purpose.EXIT if exits else Purpose.ENTRY)
-    assert ticket.position == position
-    assert ticket.new_trade is not exits
-    assert margin._desk.heard[0] == "start"
 
 
-@pytest.mark.parametrize(("side", "position"), [("sell", "long"), ("buy", "short")])
-def test_a_stop_loss_repays(server: LocalExchange, margin: MarginExchange, side: str, position: str) -> None:
+@pytest.mark.parametrize("side", ["sell", "buy"])
+def test_a_stop_loss_repays(server: LocalExchange, margin: LiveMarginExchange, side: str) -> None:
     """A stop on the exchange is a STOP_LOSS_LIMIT of the isolated account, which repays."""
-    request = sent(server, lambda: margin.create_stoploss("BTC/USDT", 1.0, 90.0, STOP, side, 3.0))
-    assert (request.method, request.path) == ("POST", "/sapi/v1/margin/order")
+    request = sent(
+        server, "POST", ORDER, lambda: margin.create_stoploss("BTC/USDT", 1.0, 90.0, STOP, side, 3.0)
+    )
     assert request.params["type"] == "STOP_LOSS_LIMIT"
     assert request.params["sideEffectType"] == "AUTO_REPAY"
     assert "reduceOnly" not in request.params
-    assert [(t.purpose, t.position) for t in margin._desk.tickets] == [(Purpose.STOP, position)]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +108,7 @@ def test_a_stop_loss_repays(server: LocalExchange, margin: MarginExchange, side:
 )
 def test_orders_are_asked_for_and_cancelled_in_the_isolated_account(
     server: LocalExchange,
-    margin: MarginExchange,
+    margin: LiveMarginExchange,
     act: Any,
     method: str,
     path: str,
@@ -138,25 +117,24 @@ def test_orders_are_asked_for_and_cancelled_in_the_isolated_account(
     """Nothing about an order goes to the spot endpoints."""
     # Whoever retries waits longer each time.
     monkeypatch.setattr("freqtrade.exchange.common.time.sleep", lambda _: None)
-    request = sent(server, lambda: act(margin))
-    assert (request.method, request.path) == (method, f"/sapi/v1/margin/{path}")
+    request = sent(server, method, f"/sapi/v1/margin/{path}", lambda: act(margin))
     assert request.params["isIsolated"].lower() == "true"
 
 
-def test_without_a_desk_nothing_is_sent(server: LocalExchange, margin: MarginExchange) -> None:
-    """A live order has no way past the desk."""
-    margin._desk = None
+def test_without_a_treasury_nothing_is_sent(server: LocalExchange, margin: LiveMarginExchange) -> None:
+    """A live order has no way past it."""
+    treasury, margin._treasury = margin._treasury, None
     before = len(server.requests)
     order = {"pair": "BTC/USDT", "ordertype": "limit", "side": "buy", "amount": 1.0, "rate": 100.0}
     with pytest.raises(OperationalException, match="nobody is there to send"):
         margin.create_order(**order, leverage=3.0)
     assert [request for request in server.requests[before:] if request.method == "POST"] == []
+    margin._treasury = treasury
 
 
 @pytest.fixture
 def trade() -> Trade:
     """An open long of 3 BTC at 90, with 3x leverage."""
-    init_db("sqlite://")
     now = datetime.now(UTC)
     made = Trade(
         pair="BTC/USDT", exchange="binance", is_short=False, leverage=3.0, open_rate=90.0, amount=3.0,
@@ -174,7 +152,7 @@ def trade() -> Trade:
 
 
 def test_a_position_is_what_the_account_has(
-    server: LocalExchange, margin: MarginExchange, trade: Trade
+    server: LocalExchange, margin: LiveMarginExchange, trade: Trade
 ) -> None:
     """Size, collateral, profit and liquidation price come from the account, at its index price."""
     server.set_account("BTC/USDT", AccountSpec(base_free="3", quote_borrowed="180"))
@@ -189,21 +167,23 @@ def test_a_position_is_what_the_account_has(
 
 
 def test_interest_is_what_was_charged_and_is_not_booked(
-    server: LocalExchange, margin: MarginExchange, trade: Trade
+    server: LocalExchange, margin: LiveMarginExchange, trade: Trade
 ) -> None:
     """The funding fees of a live trade are the exchange's charges, less what its orders have already."""
     server.set_account("BTC/USDT", AccountSpec(base_free="3"))
     server.borrow("BTC/USDT", "USDT", D(180))
     server.advance(3600)
     charged = D(180) * D("0.00024") / 24 * 2
-    assert margin._live is not None
-    assert margin._charged(margin._live, trade) == pytest.approx(-float(charged))
+    Trade.session.add(trade)
+    Trade.commit()
+    asked = ("BTC/USDT", 3.0, False, datetime.now(UTC))
+    assert margin.get_funding_fees(*asked) == pytest.approx(-float(charged))
     trade.orders[0].funding_fee = -float(charged) / 2
-    assert margin._charged(margin._live, trade) == pytest.approx(-float(charged) / 2)
+    assert margin.get_funding_fees(*asked) == pytest.approx(-float(charged) / 2)
 
 
 def test_an_account_that_cannot_be_read_is_no_empty_position(
-    server: LocalExchange, margin: MarginExchange, trade: Trade
+    server: LocalExchange, margin: LiveMarginExchange, trade: Trade
 ) -> None:
     """Freqtrade would take a missing position for one that is gone."""
     server.remove_account("BTC/USDT")
