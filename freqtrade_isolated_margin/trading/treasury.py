@@ -614,6 +614,11 @@ def _has_filled(order: Mapping[str, Any]) -> bool:
 
 
 def _may_have_been_taken(problem: FreqtradeException) -> bool:
-    """Whether an order that ended so may be at the exchange all the same (ccxt's `OperationFailed`)."""
+    """Whether an order that ended so may be at the exchange all the same (ccxt's `OperationFailed`).
+
+    What a limit holds back is refused before it is looked at.
+    """
     cause = problem.__cause__
+    if isinstance(cause, ccxt.RateLimitExceeded | ccxt.DDoSProtection):
+        return False
     return cause is None or isinstance(cause, ccxt.OperationFailed)

@@ -1,0 +1,212 @@
+"""A real freqtrade bot in this process that trades with money on the local exchange, loop by loop.
+
+Everything is freqtrade's own but the order in which its loop does things: a test says when it enters, exits,
+cancels and goes round, and when it is killed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import freqtrade.exchange as exchanges
+from freqtrade.enums import ExitCheckTuple, ExitType, RunMode
+from freqtrade.exceptions import FreqtradeException
+from freqtrade.freqtradebot import FreqtradeBot
+from freqtrade.persistence import Order, Trade
+from freqtrade.resolvers import ExchangeResolver
+
+from freqtrade_isolated_margin.localexchange import LocalExchange
+from freqtrade_isolated_margin.trading.launcher import register
+from support.bot import STRATEGY_HEAD
+from support.live_bot import PAIR, Books, live_config, live_strategy
+
+D = Decimal
+# How long a request may be on its way; on loopback that is soon known.
+PATIENCE_MS = 400
+
+
+class Killed(BaseException):
+    """What stands for `kill -9` in one process: nobody catches it, and nothing is done after it."""
+
+
+class Floor:
+    """One bot, its exchange, and the books of both."""
+
+    def __init__(self, folder: Path, exchange: LocalExchange, leverage: float = 2.0, **changes: Any) -> None:
+        strategies = folder / "user_data" / "strategies"
+        strategies.mkdir(parents=True, exist_ok=True)
+        (strategies / "tested.py").write_text(STRATEGY_HEAD + live_strategy(leverage))
+        self.exchange = exchange
+        self.config = live_config(exchange, **changes) | {
+            "strategy": "Tested",
+            "strategy_path": str(strategies),
+            "user_data_dir": folder / "user_data",
+            "datadir": folder / "user_data" / "data",
+            "runmode": RunMode.LIVE,
+            "db_url": "sqlite://",
+            "exportfilename": None,
+        }
+        self.config["original_config"] = {"exchange": dict(self.config["exchange"])}
+        self._keys = dict(self.config["exchange"])
+        self.bot = FreqtradeBot(self.config)
+        self._patient()
+        self.books = Books(exchange)
+
+    def _patient(self) -> None:
+        treasury: Any = self.bot.exchange.treasury()
+        treasury._patience_ms = treasury._settler._patience_ms = PATIENCE_MS
+        self.treasury = treasury
+
+    # ----- what a bot does
+
+    def enter(
+        self, side: str, stake: float = 300.0, ordertype: str = "market", at: float | None = None
+    ) -> bool:
+        """Enter, or increase what is there."""
+        trade = self.trade
+        with suppress(FreqtradeException):
+            return bool(
+                self.bot.execute_entry(
+                    PAIR, stake, price=at, is_short=side == "short", ordertype=ordertype, trade=trade,
+                    mode="pos_adjust" if trade else "initial", leverage_=trade.leverage if trade else None,
+                )
+            )  # fmt: skip
+        return False
+
+    def exit(self, part: float | None = None, ordertype: str = "market", at: float | None = None) -> bool:
+        """Exit all, or a part of it."""
+        trade = self.trade
+        if trade is None:
+            return False
+        rate = at or self.bot.exchange.get_rate(PAIR, refresh=True, side="exit", is_short=trade.is_short)
+        why = ExitCheckTuple(exit_type=ExitType.EXIT_SIGNAL)
+        amount = trade.amount * part if part else None
+        with suppress(FreqtradeException):
+            return self.bot.execute_trade_exit(trade, rate, why, ordertype=ordertype, sub_trade_amt=amount)
+        return False
+
+    def cancel(self) -> None:
+        """Cancel the trade's open orders."""
+        trade = self.trade
+        if trade:
+            with suppress(FreqtradeException):
+                self.bot.cancel_open_orders_of_trade(trade, ["buy", "sell"], "cancelled by the test")
+                Trade.commit()
+
+    def loop(self) -> None:
+        """Go round as `FreqtradeBot.process` does, without looking for signals."""
+        with suppress(FreqtradeException):
+            self.bot.exchange.reload_markets()
+            self.bot.manage_open_orders()
+            self.bot.update_trades_without_assigned_fees()
+            with self.bot._exit_lock:
+                self.bot.exit_positions(Trade.get_open_trades())
+            Trade.commit()
+
+    @property
+    def trade(self) -> Trade | None:
+        """The open trade."""
+        return next(iter(Trade.get_open_trades()), None)
+
+    # ----- faults
+
+    def restart(self) -> None:
+        """Begin anew with what is in both databases, as after a kill."""
+        Trade.session.rollback()
+        Trade.session.expire_all()
+        with suppress(FreqtradeException):
+            self.bot.exchange.close()
+        self.exchange.faults.clear()
+        fresh = ExchangeResolver.load_exchange(self.config, exchange_config=dict(self._keys))
+        bot: Any = self.bot
+        bot.exchange = bot.wallets._exchange = bot.dataprovider._exchange = bot.pairlists._exchange = fresh
+        self._patient()
+        bot.wallets.update()
+        bot.startup_update_open_orders()
+
+    @contextmanager
+    def killed_at(self, call: int) -> Iterator[Callable[[], bool]]:
+        """Kill the bot at the `call`-th call of the journal's: before or after it is written, by turns."""
+        journal: Any = self.treasury._journal
+        calls, done = iter(range(1_000_000)), [False]
+
+        def killing(method: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*args: Any, **options: Any) -> Any:
+                before, after = next(calls), next(calls)
+                if before == call:
+                    done[0] = True
+                    raise Killed
+                result = method(*args, **options)
+                if after == call:
+                    done[0] = True
+                    raise Killed
+                return result
+
+            return run
+
+        kept = journal.begin, journal.finish
+        journal.begin, journal.finish = killing(kept[0]), killing(kept[1])
+        try:
+            yield lambda: done[0]
+        finally:
+            journal.begin, journal.finish = kept
+
+    # ----- the books
+
+    def settle(self, loops: int = 60) -> None:
+        """Go round, and exit what is open, until nothing is left."""
+        for _ in range(loops):
+            self.loop()
+            if self.trade is None and not self.treasury._deals:
+                break
+            if self.trade and not self.trade.has_open_orders:
+                self.exit()
+            elif self.trade:
+                self.cancel()
+            if any(deal.doubtful for deal in self.treasury._deals.values()):
+                time.sleep(PATIENCE_MS / 4000)
+        assert self.trade is None, self.trade
+        assert self.treasury._deals == {}
+        assert self.books.account() == {}
+
+    @property
+    def profit(self) -> Decimal:
+        """What freqtrade says that its trades have earned."""
+        return sum(
+            (D(repr(t.close_profit_abs or 0.0)) for t in Trade.get_trades([Trade.is_open.is_(False)])), D(0)
+        )
+
+    @property
+    def beside(self) -> Decimal:
+        """What orders and loans have cost that no trade of freqtrade's has had: those that were undone."""
+        known = {order.order_id for order in Order.session.query(Order)}
+        price, total = self.exchange.price(PAIR), D(0)
+        for order in self.exchange.margin_orders:
+            if str(order.order_id) in known:
+                continue
+            for fill in order.fills:
+                sign = 1 if order.side == "BUY" else -1
+                total += sign * fill.quantity * (price - fill.price)
+                total -= fill.commission * (price if fill.commission_asset == PAIR.split("/")[0] else 1)
+        return total
+
+
+@contextmanager
+def floor(folder: Path, exchange: LocalExchange, leverage: float = 2.0, **changes: Any) -> Iterator[Floor]:
+    """Run a bot in this process until the block ends."""
+    original = exchanges.Binance
+    register()
+    made = None
+    try:
+        made = Floor(folder, exchange, leverage, **changes)
+        yield made
+    finally:
+        exchanges.Binance = original
+        if made:
+            with suppress(FreqtradeException):
+                made.bot.exchange.close()

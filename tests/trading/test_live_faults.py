@@ -1,0 +1,158 @@
+"""Lost answers, refusals and kills at each request that moves money: no half trade, and the same books."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.floor import Floor, Killed, floor
+from support.live_bot import CENT, margin_exchange
+
+from freqtrade_isolated_margin.localexchange import Fault, LocalExchange
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def exchange() -> Iterator[LocalExchange]:
+    """Serve one pair at a price of 100, and 10,000 USDT in the wallet."""
+    with margin_exchange() as exchange:
+        yield exchange
+
+
+@pytest.fixture
+def trader(exchange: LocalExchange, tmp_path: Path) -> Iterator[Floor]:
+    """Run a bot in this process."""
+    with floor(tmp_path, exchange) as trader:
+        yield trader
+
+
+@pytest.mark.parametrize("side", ["long", "short"])
+def test_without_a_fault_the_books_balance(trader: Floor, side: str) -> None:
+    """In and out again at another price."""
+    assert trader.enter(side)
+    trader.loop()
+    trader.exchange.set_price("BTC/USDT", "103")
+    assert trader.exit()
+    trader.settle()
+    assert abs(trader.profit - trader.books.earned) < CENT
+
+
+TRANSFER, ORDER = "/sapi/v1/asset/transfer", "/sapi/v1/margin/order"
+ENTRY = [(TRANSFER, 0), (ORDER, 0)]
+EXIT = [(ORDER, 0), (TRANSFER, 0), (TRANSFER, 1)]
+LOST = {
+    "taken, and the answer is lost": {"reset": True},
+    "not taken, and the answer is lost": {"code": -1001, "reset": True},
+    "taken, and answered as if nobody knew": {"code": -1007, "done": True},
+    "not taken, and answered as if nobody knew": {"code": -1006},
+}
+
+
+def fault_at(exchange: LocalExchange, point: tuple[str, int], **kind: object) -> Fault:
+    """Order a fault for the n-th request to a path from now on."""
+    path, number = point
+    return exchange.faults.add(Fault(path, method="POST", skip=number, times=1, **kind))  # type: ignore[arg-type]
+
+
+def balanced(trader: Floor) -> None:
+    """Nothing is owed or left behind, and freqtrade's profit is the money, but for what was undone."""
+    trader.settle()
+    assert abs(trader.profit + trader.beside - trader.books.earned) < 2 * CENT
+
+
+@pytest.mark.parametrize("kind", LOST)
+@pytest.mark.parametrize("point", ENTRY, ids=["collateral", "order"])
+@pytest.mark.parametrize("side", ["long", "short"])
+def test_an_answer_to_an_entry_is_lost(trader: Floor, side: str, point: tuple[str, int], kind: str) -> None:
+    """Never an order twice, never a debt without a trade: it is found, or what was begun is undone."""
+    fault = fault_at(trader.exchange, point, **LOST[kind])
+    entered = trader.enter(side)
+    assert trader.exchange.faults.hits(fault) == 1
+    placed = [order for order in trader.exchange.margin_orders if order.side_effect == "MARGIN_BUY"]
+    assert len(placed) <= 1
+    assert entered == (trader.trade is not None)
+    trader.loop()
+    trader.exchange.set_price("BTC/USDT", "101")
+    balanced(trader)
+
+
+@pytest.mark.parametrize("kind", LOST)
+@pytest.mark.parametrize("point", EXIT, ids=["order", "collateral", "dust"])
+@pytest.mark.parametrize("side", ["long", "short"])
+def test_an_answer_to_an_exit_is_lost(trader: Floor, side: str, point: tuple[str, int], kind: str) -> None:
+    """Once out, and all that was moved back is back."""
+    trader.enter(side)
+    trader.loop()
+    trader.exchange.set_price("BTC/USDT", "101")
+    fault = fault_at(trader.exchange, point, **LOST[kind])
+    trader.exit()
+    balanced(trader)
+    assert trader.exchange.faults.hits(fault) == 1
+    assert trader.beside == 0
+
+
+@pytest.mark.parametrize(
+    ("point", "code"),
+    [
+        *((ENTRY[0], code) for code in (-5013, -1002, -3020, -11001, -1021, -1003)),
+        *((ENTRY[1], code) for code in (-2010, -1013, -3006, -3008, -3045, -11008, -3021, -2015, -1003)),
+    ],
+)
+def test_a_refused_entry_leaves_no_half_trade(trader: Floor, point: tuple[str, int], code: int) -> None:
+    """No trade, no debt, and the collateral is back at once."""
+    fault_at(trader.exchange, point, code=code)
+    entered = trader.enter("long")
+    if code == -1021:
+        # The clock is set, and it is asked once more.
+        assert entered or point == ENTRY[1]
+    else:
+        assert not entered
+        trader.loop()
+        assert trader.books.account() == {}
+        assert trader.books.earned == 0
+    balanced(trader)
+
+
+@pytest.mark.parametrize("point", EXIT, ids=["order", "collateral", "dust"])
+@pytest.mark.parametrize("code", [-2010, -1013, -3020, -3041, -1003, -2015])
+def test_a_refused_exit_is_tried_again(trader: Floor, point: tuple[str, int], code: int) -> None:
+    """What could not be done now is done later, and nothing is lost of it."""
+    trader.enter("short")
+    trader.loop()
+    fault_at(trader.exchange, point, code=code)
+    trader.exit()
+    balanced(trader)
+    assert trader.beside == 0
+
+
+@pytest.mark.parametrize("call", range(8))
+@pytest.mark.parametrize("side", ["long", "short"])
+def test_killed_around_each_line_of_the_journal_in_an_entry(trader: Floor, side: str, call: int) -> None:
+    """Before and after a step is written down, and before and after what came of it is."""
+    with trader.killed_at(call) as happened, pytest.raises(Killed):  # noqa: PT012 - which of them is not said
+        trader.enter(side)
+    assert happened()
+    trader.restart()
+    trader.exchange.set_price("BTC/USDT", "101")
+    balanced(trader)
+    assert trader.profit == 0
+
+
+@pytest.mark.parametrize("call", range(12))
+@pytest.mark.parametrize("side", ["long", "short"])
+def test_killed_around_each_line_of_the_journal_in_an_exit(trader: Floor, side: str, call: int) -> None:
+    """The same of an exit and of what follows it."""
+    trader.enter(side)
+    trader.loop()
+    trader.exchange.set_price("BTC/USDT", "101")
+    with trader.killed_at(call) as happened, pytest.raises(Killed):  # noqa: PT012 - which of them is not said
+        trader.exit()
+        trader.loop()
+        trader.loop()
+    assert happened()
+    trader.restart()
+    balanced(trader)
+    assert trader.beside == 0
+    assert trader.profit != 0
