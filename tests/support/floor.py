@@ -18,6 +18,7 @@ from freqtrade.enums import ExitCheckTuple, ExitType, RunMode
 from freqtrade.exceptions import FreqtradeException
 from freqtrade.freqtradebot import FreqtradeBot
 from freqtrade.persistence import Order, Trade
+from freqtrade.persistence.pairlock import PairLock
 from freqtrade.resolvers import ExchangeResolver
 
 from freqtrade_isolated_margin.localexchange import LocalExchange
@@ -42,7 +43,9 @@ class Floor:
         strategies.mkdir(parents=True, exist_ok=True)
         (strategies / "tested.py").write_text(STRATEGY_HEAD + live_strategy(leverage))
         self.exchange = exchange
-        self.config = live_config(exchange, **changes) | {
+        # Many tests come in one minute.
+        section = {"weight_budget": 12_000, **changes.pop("section", {})}
+        self.config = live_config(exchange, section=section, **changes) | {
             "strategy": "Tested",
             "strategy_path": str(strategies),
             "user_data_dir": folder / "user_data",
@@ -61,6 +64,31 @@ class Floor:
         treasury: Any = self.bot.exchange.treasury()
         treasury._patience_ms = treasury._settler._patience_ms = PATIENCE_MS
         self.treasury = treasury
+
+    def begin_anew(self, price: str = "100", wallet: str = "10000") -> None:
+        """Let nothing be left of the test before: no trade, no account, no fault, and the first price."""
+        Trade.session.rollback()
+        for table in (Order, Trade, PairLock):
+            Trade.session.query(table).delete()
+        Trade.commit()
+        for deal in list(self.treasury._deals.values()):
+            self.treasury._journal.end(deal, 0)
+            self.treasury._forget(deal)
+        exchange = self.exchange
+        exchange.faults.clear()
+        exchange.weights._windows.clear()
+        for adapter in (self.treasury._venue, self.bot.exchange._live._adapter):
+            if adapter:
+                adapter._budget._spent.clear()
+        with exchange.state.changed:
+            exchange.state._fill_scenario()
+        exchange.state.accounts.clear()
+        exchange.set_liquidity(PAIR, None)
+        exchange.set_price(PAIR, price)
+        exchange.set_balance(PAIR.split("/")[0], 0)
+        exchange.set_balance("USDT", D(wallet))
+        self.bot.wallets.update()
+        self.books = Books(exchange)
 
     # ----- what a bot does
 

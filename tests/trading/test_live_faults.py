@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.floor import Floor, Killed, floor
@@ -14,18 +13,18 @@ from freqtrade_isolated_margin.localexchange import Fault, LocalExchange
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture
-def exchange() -> Iterator[LocalExchange]:
-    """Serve one pair at a price of 100, and 10,000 USDT in the wallet."""
-    with margin_exchange() as exchange:
-        yield exchange
+@pytest.fixture(scope="module")
+def bot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Floor]:
+    """Run a bot in this process, on one pair."""
+    with margin_exchange() as exchange, floor(tmp_path_factory.mktemp("floor"), exchange) as made:
+        yield made
 
 
 @pytest.fixture
-def trader(exchange: LocalExchange, tmp_path: Path) -> Iterator[Floor]:
-    """Run a bot in this process."""
-    with floor(tmp_path, exchange) as trader:
-        yield trader
+def trader(bot: Floor) -> Floor:
+    """The bot as new, at a price of 100, with 10,000 USDT in the wallet."""
+    bot.begin_anew()
+    return bot
 
 
 @pytest.mark.parametrize("side", ["long", "short"])
@@ -131,7 +130,7 @@ def test_a_refused_exit_is_tried_again(trader: Floor, point: tuple[str, int], co
 @pytest.mark.parametrize("side", ["long", "short"])
 def test_killed_around_each_line_of_the_journal_in_an_entry(trader: Floor, side: str, call: int) -> None:
     """Before and after a step is written down, and before and after what came of it is."""
-    with trader.killed_at(call) as happened, pytest.raises(Killed):  # noqa: PT012 - which of them is not said
+    with trader.killed_at(call) as happened, pytest.raises(Killed):
         trader.enter(side)
     assert happened()
     trader.restart()

@@ -1,4 +1,7 @@
-"""A live bot that is killed before or after each step that moves money, and started again."""
+"""A live bot that is killed before or after each step that moves money, and started again.
+
+With `kill -9`, a long's entry and a short's exit; `test_live_faults` has all of both in one process.
+"""
 
 from __future__ import annotations
 
@@ -69,15 +72,12 @@ def ask(bot: FreqtradeProcess, path: str, **payload: Any) -> None:
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", ENTRY)
-@pytest.mark.parametrize("side", ["long", "short"])
-def test_killed_in_an_entry(
-    exchange: LocalExchange, tmp_path: Path, side: str, step: str, *, done: bool
-) -> None:
+def test_killed_in_an_entry(exchange: LocalExchange, tmp_path: Path, step: str, *, done: bool) -> None:
     """Freqtrade never had the trade: what was begun is undone, and the collateral is back."""
     books = Books(exchange)
     fault = hang_at(exchange, ENTRY[step], done=done)
     with live_bot(tmp_path, exchange, live_strategy(2)) as bot:
-        ask(bot, "forceenter", pair=PAIR, side=side)
+        ask(bot, "forceenter", pair=PAIR, side="long")
         kill(bot, exchange, fault)
     with live_bot(tmp_path, exchange, live_strategy(2)) as bot:
         bot.wait_for("no trade owns what is in its isolated margin account")
@@ -91,15 +91,12 @@ def test_killed_in_an_entry(
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", EXIT)
-@pytest.mark.parametrize(("side", "enters"), [("long", "BUY"), ("short", "SELL")])
-def test_killed_in_an_exit(
-    exchange: LocalExchange, tmp_path: Path, side: str, enters: str, step: str, *, done: bool
-) -> None:
+def test_killed_in_an_exit(exchange: LocalExchange, tmp_path: Path, step: str, *, done: bool) -> None:
     """What was begun is found and finished; freqtrade's profit is the money all the same."""
     books = Books(exchange)
     with live_bot(tmp_path, exchange, live_strategy(2)) as bot:
-        bot.api("POST", "forceenter", pair=PAIR, side=side)
-        fulfilled(bot, enters)
+        bot.api("POST", "forceenter", pair=PAIR, side="short")
+        fulfilled(bot, "SELL")
         until(lambda: bot.rows("SELECT id FROM trades WHERE amount > 0"))
         exchange.set_price(PAIR, "101")
         fault = hang_at(exchange, EXIT[step], done=done)
