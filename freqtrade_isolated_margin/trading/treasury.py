@@ -491,7 +491,8 @@ class Treasury:
         try:
             yield
         except IsolatedMarginError as error:
-            state.attempts += 1
+            # What is only waited for is asked again in each loop.
+            state.attempts += not isinstance(error, DoubtError)
             if state.attempts >= _EAGER_ATTEMPTS:
                 state.next_attempt = time.monotonic() + _PAUSE_SECONDS
             said = str(error)
