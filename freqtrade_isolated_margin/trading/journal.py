@@ -59,6 +59,7 @@ class Step:
     outcome: Outcome | None = None
     order_id: str | None = None
     answer: Any = None
+    deal_id: int | None = None
     id: int | None = None
     """None where it could not be written down."""
 
@@ -235,7 +236,7 @@ def new_step(deal: Deal, kind: Kind, asked: Mapping[str, Any], at: int) -> Step:
     """Return a step that is not written down yet. Its name is a client order id (36 characters at most)."""
     # As it will be read again.
     plain = json.loads(json.dumps(asked, default=str))
-    return Step(kind, f"fim-{deal.id or 0}-{secrets.token_hex(8)}", plain, at)
+    return Step(kind, f"fim-{deal.id or 0}-{secrets.token_hex(8)}", plain, at, deal_id=deal.id)
 
 
 def _step(row: Any) -> Step:  # noqa: ANN401 - a row of SQLAlchemy's
@@ -246,6 +247,7 @@ def _step(row: Any) -> Step:  # noqa: ANN401 - a row of SQLAlchemy's
         asked_at=row.asked_at,
         outcome=Outcome(row.outcome) if row.outcome else None,
         order_id=row.order_id,
+        deal_id=row.deal_id,
         answer=json.loads(row.answer) if row.answer else None,
         id=row.id,
     )

@@ -108,10 +108,6 @@ class LiveMarginExchange(MarginExchange):
         """Return freqtrade's open trade in a pair."""
         return next(iter(open_trades(pair)), None) if hasattr(Trade, "session") else None
 
-    def knows(self, pair: str, order_id: str) -> bool:
-        """Whether freqtrade has an order in its database."""
-        return hasattr(Trade, "session") and Order.order_by_id(order_id, pair) is not None
-
     def executions(self, pair: str, order_id: str, since: int) -> list[dict[str, Any]]:
         """Return the executions of an order, as ccxt has them."""
         first = datetime.fromtimestamp(since / 1000, UTC)

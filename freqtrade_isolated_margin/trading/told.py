@@ -9,6 +9,7 @@ from typing import Any
 from freqtrade.constants import NON_OPEN_EXCHANGE_STATES
 from freqtrade.exchange.exchange_types import CcxtOrder
 
+from freqtrade_isolated_margin.account.maths import ZERO
 from freqtrade_isolated_margin.trading.journal import Kind, Step
 from freqtrade_isolated_margin.trading.sizes import Lots, told_amount
 from freqtrade_isolated_margin.trading.trades import number
@@ -37,42 +38,50 @@ def as_freqtrade(
 ) -> CcxtOrder:
     """Return an order of the exchange's in freqtrade's amounts.
 
-    `executions` are those of an order that has ended: fees in base currency that a short's exit has paid
-    are told in quote, since what they took was bought besides.
+    `executions` are those of an order that has ended. freqtrade takes it for granted that fees of leveraged
+    trades are paid in quote currency. So an entry that paid in base currency is told to have bought what is
+    left of it, and a short's exit what freqtrade had asked for: the fee is what was bought besides, at the
+    order's price.
     """
     asked, sent = Decimal(step.asked["amount"]), Decimal(step.asked["sent"])
-    filled = number(order.get("filled") or 0.0)
+    real = number(order.get("filled") or 0.0)
     average = order.get("average") or None
-    told = float(told_amount(asked, sent, filled, lots)) if asked != sent else float(filled)
-    amount = float(asked) if asked != sent else order.get("amount")
+    amount = float(asked) if asked != sent else float(order.get("amount") or asked)
+    in_base, in_quote = _fees(step, executions)
+    filled = told_amount(asked, sent, real, lots) if asked != sent else real
+    if step.kind is Kind.ENTRY:
+        filled -= in_base
+    told = float(filled)
     return {
         **order,
         "amount": amount,
         "filled": told,
-        "remaining": max((amount or 0.0) - told, 0.0),
+        "remaining": max(amount - float(filled + (in_base if step.kind is Kind.ENTRY else ZERO)), 0.0),
         "average": average,
         # A market order has none, and freqtrade cannot store an order without.
         "price": order.get("price") or average or float(step.asked["rate"]) or None,
         "cost": told * (average or 0.0),
         "trades": [],
         "fees": [],
-        "fee": _fee(step, average, told, executions),
+        "fee": _fee(step, float(in_base) * (average or 0.0) + float(in_quote), told * (average or 0.0)),
     }
 
 
-def _fee(
-    step: Step, average: float | None, told: float, executions: Iterable[Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    fees = [execution["fee"] for execution in executions if execution.get("fee")]
-    if not fees or not average or not told:
-        return None
-    cost = sum(float(fee["cost"] or 0.0) for fee in fees)
-    currency = fees[0]["currency"]
+def _fees(step: Step, executions: Iterable[Mapping[str, Any]]) -> tuple[Decimal, Decimal]:
+    """Return what executions have paid in base and in quote currency."""
     base, _, quote = str(step.asked["pair"]).partition("/")
-    if currency == base and step.kind is not Kind.ENTRY:
-        cost, currency = cost * average, quote
-    rate = cost / told if currency == base else cost / (told * average)
-    return {"cost": cost, "currency": currency, "rate": rate}
+    paid = {base: ZERO, quote: ZERO}
+    for execution in executions:
+        fee = execution.get("fee") or {}
+        if fee.get("currency") in paid:
+            paid[fee["currency"]] += number(fee.get("cost") or 0.0)
+    return paid[base], paid[quote]
+
+
+def _fee(step: Step, cost: float, value: float) -> dict[str, Any] | None:
+    if not cost or not value:
+        return None
+    return {"cost": cost, "currency": str(step.asked["pair"]).partition("/")[2], "rate": cost / value}
 
 
 def liquidation(step: Step, amount: float) -> CcxtOrder:

@@ -59,9 +59,6 @@ class House(Protocol):
     def trade(self, pair: str) -> LocalTrade | None:
         """Return freqtrade's open trade in a pair."""
 
-    def knows(self, pair: str, order_id: str) -> bool:
-        """Whether freqtrade has an order in its database."""
-
     def executions(self, pair: str, order_id: str, since: int) -> list[dict[str, Any]]:
         """Return the executions of an order, as ccxt has them."""
 
@@ -73,6 +70,8 @@ class _State:
         self.abandoned = abandoned
         """Whether freqtrade may not know of its orders: another run's, or one whose sending has failed."""
         self.placed_at = time.monotonic()
+        self.asked_for: set[str] = set()
+        """The orders that freqtrade has asked for, which are therefore in its database, or were."""
         self.attempts = 0
         self.next_attempt = 0.0
 
@@ -340,6 +339,8 @@ class Treasury:
                 self._house.executions(pair, str(order["id"]), step.asked_at) if _has_filled(order) else []
             )
             seen = told.as_freqtrade(order, step, self._house.lots(pair), executions)
+            if deal:
+                self._states[pair].asked_for.add(str(order["id"]))
             if deal and told.is_done(order):
                 self._settle_if_over(deal)
             return seen
@@ -353,37 +354,40 @@ class Treasury:
 
     def _settle_if_over(self, deal: Deal) -> None:
         with self._troubles(deal):
-            if self._settler.resolve_all(deal) and self._settler.is_over(
-                deal, self._settler.account(deal.pair)
-            ):
+            if not self._settler.resolve_all(deal):
+                return
+            account = self._settler.account(deal.pair)
+            # An order may also have ended, and the position be gone, because the account was liquidated.
+            if self._settler.is_over(deal, account) and not self._find_liquidation(deal):
                 self._settler.wind_up(deal)
                 self._forget(deal)
 
     def orders(self, pair: str, since: int, orders: Iterable[CcxtOrder]) -> list[CcxtOrder]:
         """Return those of a pair's orders that freqtrade may take for its trade's, and its liquidation.
 
-        Not those by which an account was settled, nor those of a trade that freqtrade has never had.
+        Not those by which an account was settled, nor those of a trade that freqtrade has never had. What is
+        in no journal was placed by hand, and freqtrade takes it for its own, as it does on any exchange.
         """
         with self._lock:
-            found = list(orders)
+            found, trade = list(orders), self._house.trade(pair)
             deal = self._deals.get(pair)
             try:
-                known = {
-                    step.order_id: step for step in self._journal.orders(pair, [str(o["id"]) for o in found])
-                }
+                steps = self._journal.orders(pair, [str(order["id"]) for order in found])
                 liquidations = self._journal.liquidations(pair, since)
                 if deal and not liquidations:
                     liquidations = self._find_liquidation(deal)
             except IsolatedMarginError as error:
                 logger.warning("%s: its orders cannot be compared with the journal: %s", pair, error)
-                known, liquidations = {}, []
-            seen = []
-            for order in found:
-                step = known.get(str(order["id"]))
-                if step is None or step.kind is Kind.REPAIR:
-                    continue
-                seen.append(self.told(pair, order))
-            trade = self._house.trade(pair)
+                return []
+            known = {step.order_id: step for step in steps}
+            owned = {order.order_id for order in trade.orders} if trade else set()
+            deals = {step.deal_id for step in steps if step.order_id in owned} | {deal.id if deal else None}
+            seen = [
+                self.told(pair, order)
+                for order in found
+                if (step := known.get(str(order["id"]))) is None
+                or (step.kind is not Kind.REPAIR and step.deal_id in deals)
+            ]
             if trade and liquidations:
                 self._told_liquidated.add(pair)
                 seen += [told.liquidation(step, trade.amount) for step in liquidations[-1:]]
@@ -403,7 +407,8 @@ class Treasury:
         if not found:
             return None
         self._told_liquidated.add(ticket.pair)
-        return told.liquidation(found[-1], ticket.amount)
+        # All of it is gone, also where only a part was to be exited.
+        return told.liquidation(found[-1], trade.amount)
 
     @property
     def liquidated(self) -> set[str]:
@@ -530,7 +535,7 @@ class Treasury:
         if time.monotonic() - state.placed_at > _HANDOVER_SECONDS:
             return True
         entries = [step.order_id for step in deal.steps if step.kind is Kind.ENTRY]
-        return bool(entries and entries[-1] and self._house.knows(deal.pair, entries[-1]))
+        return bool(entries and entries[-1] in state.asked_for)
 
     def _undo_unknown(self, deal: Deal, trade: LocalTrade) -> None:
         """Undo the orders of a trade that freqtrade does not know: those whose answer it never got."""

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import freqtrade.exchange as exchanges
-from freqtrade.enums import ExitCheckTuple, ExitType, RunMode
+from freqtrade.enums import RunMode, SignalDirection, State
 from freqtrade.exceptions import FreqtradeException
 from freqtrade.freqtradebot import FreqtradeBot
 from freqtrade.persistence import Order, Trade
 from freqtrade.persistence.pairlock import PairLock
 from freqtrade.resolvers import ExchangeResolver
+from freqtrade.rpc.rpc import RPC, RPCException
+from sqlalchemy import text
 
 from freqtrade_isolated_margin.localexchange import LocalExchange
 from freqtrade_isolated_margin.trading.launcher import register
@@ -57,6 +59,8 @@ class Floor:
         self.config["original_config"] = {"exchange": dict(self.config["exchange"])}
         self._keys = dict(self.config["exchange"])
         self.bot = FreqtradeBot(self.config)
+        self.bot.state = State.RUNNING
+        self.rpc = RPC(self.bot)
         self._patient()
         self.books = Books(exchange)
 
@@ -106,36 +110,35 @@ class Floor:
     def enter(
         self, side: str, stake: float = 300.0, ordertype: str = "market", at: float | None = None
     ) -> bool:
-        """Enter, or increase what is there."""
-        trade = self.trade
-        with suppress(FreqtradeException):
-            return bool(
-                self.bot.execute_entry(
-                    PAIR, stake, price=at, is_short=side == "short", ordertype=ordertype, trade=trade,
-                    mode="pos_adjust" if trade else "initial", leverage_=trade.leverage if trade else None,
-                )
-            )  # fmt: skip
-        return False
+        """Enter, or increase what is there, by /forceenter; whether it was done."""
+        wanted = SignalDirection.SHORT if side == "short" else SignalDirection.LONG
+        return self._asked(
+            lambda: self.rpc._rpc_force_entry(
+                PAIR, at, order_type=ordertype, order_side=wanted, stake_amount=stake
+            )
+        )
 
     def exit(self, part: float | None = None, ordertype: str = "market", at: float | None = None) -> bool:
-        """Exit all, or a part of it."""
+        """Exit all, or a part of it, by /forceexit; whether it was done."""
         trade = self.trade
         if trade is None:
             return False
-        rate = at or self.bot.exchange.get_rate(PAIR, refresh=True, side="exit", is_short=trade.is_short)
-        why = ExitCheckTuple(exit_type=ExitType.EXIT_SIGNAL)
         amount = trade.amount * part if part else None
-        with suppress(FreqtradeException):
-            return self.bot.execute_trade_exit(trade, rate, why, ordertype=ordertype, sub_trade_amt=amount)
-        return False
+        return self._asked(
+            lambda: self.rpc._rpc_force_exit(str(trade.id), ordertype=ordertype, amount=amount, price=at)
+        )
 
-    def cancel(self) -> None:
-        """Cancel the trade's open orders."""
+    def cancel(self) -> bool:
+        """Cancel the trade's open orders by /cancel_open_order; whether it was done."""
         trade = self.trade
-        if trade:
-            with suppress(FreqtradeException):
-                self.bot.cancel_open_orders_of_trade(trade, ["buy", "sell"], "cancelled by the test")
-                Trade.commit()
+        return trade is not None and self._asked(lambda: self.rpc._rpc_cancel_open_order(trade.id))
+
+    def _asked(self, act: Callable[[], object]) -> bool:
+        try:
+            act()
+        except (FreqtradeException, RPCException):
+            return False
+        return True
 
     def loop(self) -> None:
         """Go round as `FreqtradeBot.process` does, without looking for signals."""
@@ -222,17 +225,34 @@ class Floor:
 
     @property
     def beside(self) -> Decimal:
-        """What orders and loans have cost that no trade of freqtrade's has had: those that were undone."""
-        known = {order.order_id for order in Order.session.query(Order)}
-        price, total = self.exchange.price(PAIR), D(0)
+        """What orders and loans have brought that no trade of freqtrade's has had: those that were undone.
+
+        What was traded to settle a liquidated account is within the price that freqtrade is told.
+        """
+        orders = list(Order.session.query(Order))
+        known = {order.order_id for order in orders} | self._in_liquidations()
+        price, base = self.exchange.price(PAIR), PAIR.split("/")[0]
+        total = D(0)
         for order in self.exchange.margin_orders:
             if str(order.order_id) in known:
                 continue
             for fill in order.fills:
                 sign = 1 if order.side == "BUY" else -1
                 total += sign * fill.quantity * (price - fill.price)
-                total -= fill.commission * (price if fill.commission_asset == PAIR.split("/")[0] else 1)
-        return total
+                total -= fill.commission * (price if fill.commission_asset == base else 1)
+        charged = sum(
+            (c.interest * (price if c.asset == base else 1) for c in self.exchange.state.loans.charges), D(0)
+        )
+        booked = sum((D(repr(order.funding_fee or 0.0)) for order in orders), D(0))
+        return total - charged - booked
+
+    def _in_liquidations(self) -> set[str]:
+        query = """
+            SELECT order_id FROM margin_steps WHERE order_id IS NOT NULL AND kind = 'repair'
+            AND deal_id IN (SELECT deal_id FROM margin_steps WHERE kind = 'liquidated')
+        """
+        with self.treasury._journal._history.reading() as connection:
+            return {row[0] for row in connection.execute(text(query))}
 
 
 @contextmanager
