@@ -171,6 +171,7 @@ class Journal:
                     tables.Deal.key_id == self._key_id,
                     tables.Deal.pair == pair,
                     tables.Step.kind == str(Kind.LIQUIDATED),
+                    tables.Step.outcome == str(Outcome.DONE),
                     tables.Step.asked_at >= since,
                 )
                 .order_by(tables.Step.id)

@@ -168,7 +168,12 @@ class Settler:
         return held * account.index_price < self._markets.lots(deal.pair).least
 
     def wind_up(self, deal: Deal) -> None:
-        """Cancel, close, repay and move back all that is left of a deal, and end it.
+        """Do all that `clear` does, and end the deal."""
+        self.clear(deal)
+        self._journal.end(deal, self._venue.now_ms())
+
+    def clear(self, deal: Deal) -> None:
+        """Cancel, close, repay and move back all that is left of a deal.
 
         :raises DoubtError: where a step's outcome is not known; later calls go on from there.
         :raises TroubleError: where a person must look.
@@ -177,7 +182,6 @@ class Settler:
         for _ in range(_ROUNDS):
             account = self.account(deal.pair)
             if not isinstance(account, PairAccount) or not self._next(deal, account):
-                self._journal.end(deal, self._venue.now_ms())
                 return
         raise TroubleError(f"{deal.pair}: after {_ROUNDS} steps its account is still not settled; look at it")
 

@@ -388,7 +388,7 @@ class Treasury:
                 if (step := known.get(str(order["id"]))) is None
                 or (step.kind is not Kind.REPAIR and step.deal_id in deals)
             ]
-            if trade and liquidations:
+            if trade and trade.amount and liquidations:
                 self._told_liquidated.add(pair)
                 seen += [told.liquidation(step, trade.amount) for step in liquidations[-1:]]
             return seen
@@ -398,7 +398,7 @@ class Treasury:
     def _liquidated(self, ticket: Ticket, deal: Deal | None) -> CcxtOrder | None:
         """Return the liquidation that has closed the position which is to be exited, if one has."""
         trade = self._house.trade(ticket.pair)
-        if trade is None:
+        if trade is None or not trade.amount:
             return None
         since = round(trade.open_date_utc.timestamp() * 1000)
         found = self._journal.liquidations(ticket.pair, since)
@@ -438,10 +438,11 @@ class Treasury:
             )
             asked = _liquidation(deal, record)
             step = self._journal.begin(deal, Kind.LIQUIDATED, asked, self._venue.now_ms())
-        self._settler.wind_up(deal)
+        self._settler.clear(deal)
         price = self._price_of(deal, record)
         order_id = f"{told.LIQUIDATION}{record.order_id}"
         self._journal.finish(step, Outcome.DONE, order_id, {"price": f"{price:f}"})
+        self._journal.end(deal, self._venue.now_ms())
         self._forget(deal)
         return [step]
 

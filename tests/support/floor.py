@@ -204,6 +204,7 @@ class Floor:
         """Go round, and exit what is open, until nothing is left."""
         for _ in range(loops):
             self.loop()
+            self._bury()
             if self.trade is None and not self.treasury._deals:
                 break
             if self.trade and not self.trade.has_open_orders:
@@ -215,6 +216,17 @@ class Floor:
         assert self.trade is None, self.trade
         assert self.treasury._deals == {}
         assert self.books.account() == {}
+
+    def _bury(self) -> None:
+        """Delete a trade whose only orders were cancelled unfilled while the bot was down.
+
+        freqtrade keeps such a trade for ever (`startup_update_open_orders` leaves it to `manage_open_orders`,
+        which no longer sees the order); its user deletes it.
+        """
+        trade = self.trade
+        if trade and not trade.amount and not trade.has_open_orders and not trade.nr_of_successful_entries:
+            trade.delete()
+            Trade.commit()
 
     @property
     def profit(self) -> Decimal:
