@@ -458,11 +458,13 @@ class Treasury:
             return record.price
         base, _, quote = deal.pair.partition("/")
         came_back = deal.moved(quote) + deal.moved(base) * record.price
-        sign = -1 if trade.is_short else 1
-        # The fee of closing is told to be none.
-        fee = number(trade.fee_close) * record.price * number(trade.amount)
-        reckoned = number(trade.calc_profit(float(record.price))) + fee + number(trade.realized_profit)
-        return max(record.price + sign * (came_back - reckoned) / number(trade.amount), PLACE)
+        sign, amount = (-1 if trade.is_short else 1), number(trade.amount)
+        # The fee of closing is told to be none, but what an earlier part has paid counts for all of it.
+        paid = number(trade.fee_close)
+        fee = paid if trade.fee_updated(trade.exit_side) else ZERO
+        reckoned = number(trade.calc_profit(float(record.price))) + number(trade.realized_profit)
+        reckoned += (paid - fee) * record.price * amount
+        return max(record.price + sign * (came_back - reckoned) / (amount * (ONE - sign * fee)), PLACE)
 
     # ----- once a loop
 
