@@ -161,18 +161,15 @@ class Journal:
             )
             return [_step(row) for row in rows]
 
-    def liquidations(self, pair: str, since: int) -> list[Step]:
-        """Return the forced liquidations in a pair that were written down from `since` on, oldest first."""
+    def liquidations(self, deal_ids: Iterable[int | None]) -> list[Step]:
+        """Return the forced liquidations of some deals, oldest first."""
         with self._history.reading() as connection:
             rows = connection.execute(
                 select(tables.Step.__table__)
-                .join(tables.Deal.__table__)
                 .where(
-                    tables.Deal.key_id == self._key_id,
-                    tables.Deal.pair == pair,
+                    tables.Step.deal_id.in_([number for number in deal_ids if number is not None]),
                     tables.Step.kind == str(Kind.LIQUIDATED),
                     tables.Step.outcome == str(Outcome.DONE),
-                    tables.Step.asked_at >= since,
                 )
                 .order_by(tables.Step.id)
             )

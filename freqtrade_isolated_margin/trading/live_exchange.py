@@ -197,7 +197,7 @@ class LiveMarginExchange(MarginExchange):
         """Return the orders of the pair's margin account that may be its trade's, and its liquidation."""
         found: list[CcxtOrder] = super().fetch_orders(pair, since, _isolated(params))
         self._book_interest(pair)
-        return self.treasury().orders(pair, round(since.timestamp() * 1000), found)
+        return self.treasury().orders(pair, found)
 
     def get_trades_for_order(
         self, order_id: str, pair: str, since: datetime, params: dict[str, Any] | None = None

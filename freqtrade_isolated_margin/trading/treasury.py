@@ -237,7 +237,7 @@ class Treasury:
                 earlier = self._earlier_exit(deal, ticket)
                 if earlier:
                     return earlier
-            closed = self._liquidated(ticket, deal)
+            closed = self._liquidated(ticket)
             if closed:
                 return closed
             if deal:
@@ -362,7 +362,7 @@ class Treasury:
                 self._settler.wind_up(deal)
                 self._forget(deal)
 
-    def orders(self, pair: str, since: int, orders: Iterable[CcxtOrder]) -> list[CcxtOrder]:
+    def orders(self, pair: str, orders: Iterable[CcxtOrder]) -> list[CcxtOrder]:
         """Return those of a pair's orders that freqtrade may take for its trade's, and its liquidation.
 
         Not those by which an account was settled, nor those of a trade that freqtrade has never had. What is
@@ -370,18 +370,16 @@ class Treasury:
         """
         with self._lock:
             found, trade = list(orders), self._house.trade(pair)
-            deal = self._deals.get(pair)
             try:
-                steps = self._journal.orders(pair, [str(order["id"]) for order in found])
-                liquidations = self._journal.liquidations(pair, since)
-                if deal and not liquidations:
-                    liquidations = self._find_liquidation(deal)
+                known = {
+                    step.order_id: step
+                    for step in self._journal.orders(pair, [str(order["id"]) for order in found])
+                }
+                deals = self._deals_of(trade) if trade else set()
+                liquidations = self._liquidations(pair, deals)
             except IsolatedMarginError as error:
                 logger.warning("%s: its orders cannot be compared with the journal: %s", pair, error)
                 return []
-            known = {step.order_id: step for step in steps}
-            owned = {order.order_id for order in trade.orders} if trade else set()
-            deals = {step.deal_id for step in steps if step.order_id in owned} | {deal.id if deal else None}
             seen = [
                 self.told(pair, order)
                 for order in found
@@ -393,17 +391,25 @@ class Treasury:
                 seen += [told.liquidation(step, trade.amount) for step in liquidations[-1:]]
             return seen
 
+    def _deals_of(self, trade: LocalTrade) -> set[int | None]:
+        """Return the deals of an open trade: that which is open now, and those of its orders."""
+        steps = self._journal.orders(trade.pair, [order.order_id for order in trade.orders])
+        deal = self._deals.get(trade.pair)
+        return {step.deal_id for step in steps} | ({deal.id} if deal else set())
+
+    def _liquidations(self, pair: str, deals: set[int | None]) -> list[Step]:
+        found = self._journal.liquidations(deals)
+        deal = self._deals.get(pair)
+        return found or (self._find_liquidation(deal) if deal and deal.id in deals else [])
+
     # ----- forced liquidations
 
-    def _liquidated(self, ticket: Ticket, deal: Deal | None) -> CcxtOrder | None:
+    def _liquidated(self, ticket: Ticket) -> CcxtOrder | None:
         """Return the liquidation that has closed the position which is to be exited, if one has."""
         trade = self._house.trade(ticket.pair)
         if trade is None or not trade.amount:
             return None
-        since = round(trade.open_date_utc.timestamp() * 1000)
-        found = self._journal.liquidations(ticket.pair, since)
-        if deal and not found:
-            found = self._find_liquidation(deal)
+        found = self._liquidations(ticket.pair, self._deals_of(trade))
         if not found:
             return None
         self._told_liquidated.add(ticket.pair)
