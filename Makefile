@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint pytest fuzz soak fault-matrix bench clean help
+.PHONY: demo test lint pytest fuzz campaign soak fault-matrix bench clean help
 
 help:
 	@echo "make demo    watch a real freqtrade trade, guarded, against a local exchange (about 90 s)"
 	@echo "make test    ruff, mypy and the tests"
 	@echo "make fuzz    tens of thousands of random answers and events (about 20 minutes; FUZZ_FACTOR=3 for more)"
+	@echo "make campaign  10,000 random lives of a bot that trades with money (90 minutes; SEQUENCES=100 for fewer)"
 	@echo "make soak    several bots, 100 pairs, faults and kills (60 minutes; MINUTES=300 for more)"
 	@echo "make fault-matrix   write docs/fault-matrix.md anew from what the tests observe"
 	@echo "make bench   measure what it costs, beside what else there is, and write docs/benchmark.md (about 7 minutes)"
@@ -32,6 +33,10 @@ pytest: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/test_fuzz.py -n 0
+
+SEQUENCES ?= 10000
+campaign: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m trading.campaign --sequences $(SEQUENCES)
 
 MINUTES ?= 60
 soak: $(VENV)/.dev

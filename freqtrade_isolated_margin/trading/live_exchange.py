@@ -184,7 +184,7 @@ class LiveMarginExchange(MarginExchange):
         step, order = self.treasury().liquidation(pair, order_id), Order.order_by_id(order_id, pair)
         if step is None or order is None:
             raise InvalidOrderException(f"{pair}: no liquidation is known under the id {order_id}")
-        return told.liquidation(step, order.safe_amount)
+        return told.liquidation(step, order.safe_amount, order.safe_price)
 
     def cancel_order(self, order_id: str, pair: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Cancel an order of the pair's margin account."""

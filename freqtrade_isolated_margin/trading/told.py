@@ -84,10 +84,9 @@ def _fee(step: Step, cost: float, value: float) -> dict[str, Any] | None:
     return {"cost": cost, "currency": str(step.asked["pair"]).partition("/")[2], "rate": cost / value}
 
 
-def liquidation(step: Step, amount: float) -> CcxtOrder:
-    """Return a forced liquidation as the order that closed a position of `amount`."""
+def liquidation(step: Step, amount: float, price: float) -> CcxtOrder:
+    """Return a forced liquidation as the order that closed a position of `amount` at `price`."""
     asked = step.asked
-    price = float((step.answer or asked)["price"])
     return {
         "id": step.order_id,
         "clientOrderId": step.name,

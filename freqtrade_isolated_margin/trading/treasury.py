@@ -380,16 +380,17 @@ class Treasury:
             except IsolatedMarginError as error:
                 logger.warning("%s: its orders cannot be compared with the journal: %s", pair, error)
                 return []
-            seen = [
+            if trade and trade.amount and liquidations:
+                # What freqtrade has not heard of until now is within what has come back.
+                owned = {order.order_id for order in trade.orders}
+                seen = [self.told(pair, order) for order in found if str(order["id"]) in owned]
+                return [*seen, self._told_of(trade, liquidations[-1])]
+            return [
                 self.told(pair, order)
                 for order in found
                 if (step := known.get(str(order["id"]))) is None
                 or (step.kind is not Kind.REPAIR and step.deal_id in deals)
             ]
-            if trade and trade.amount and liquidations:
-                self._told_liquidated.add(pair)
-                seen += [told.liquidation(step, trade.amount) for step in liquidations[-1:]]
-            return seen
 
     def _deals_of(self, trade: LocalTrade) -> set[int | None]:
         """Return the deals of an open trade: that which is open now, and those of its orders."""
@@ -410,11 +411,8 @@ class Treasury:
         if trade is None or not trade.amount:
             return None
         found = self._liquidations(ticket.pair, self._deals_of(trade))
-        if not found:
-            return None
-        self._told_liquidated.add(ticket.pair)
         # All of it is gone, also where only a part was to be exited.
-        return told.liquidation(found[-1], trade.amount)
+        return self._told_of(trade, found[-1]) if found else None
 
     @property
     def liquidated(self) -> set[str]:
@@ -445,32 +443,37 @@ class Treasury:
             asked = _liquidation(deal, record)
             step = self._journal.begin(deal, Kind.LIQUIDATED, asked, self._venue.now_ms())
         self._settler.clear(deal)
-        price = self._price_of(deal, record)
+        base, _, quote = deal.pair.partition("/")
+        came_back = deal.moved(quote) + deal.moved(base) * record.price
         order_id = f"{told.LIQUIDATION}{record.order_id}"
-        self._journal.finish(step, Outcome.DONE, order_id, {"price": f"{price:f}"})
+        self._journal.finish(step, Outcome.DONE, order_id, {"came back": f"{came_back:f}"})
         self._journal.end(deal, self._venue.now_ms())
         self._forget(deal)
         return [step]
 
     @exact
-    def _price_of(self, deal: Deal, record: Liquidation) -> Decimal:
+    def _price_of(self, trade: LocalTrade, step: Step) -> Decimal:
         """Return the price at which a liquidated position was closed, all that it has cost included.
 
         That with which freqtrade's profit becomes what has come back of the collateral; where nothing was
         moved, the exchange's own.
         """
-        trade = self._house.trade(deal.pair)
-        if trade is None or not self._moves or not trade.amount:
-            return record.price
-        base, _, quote = deal.pair.partition("/")
-        came_back = deal.moved(quote) + deal.moved(base) * record.price
+        price = Decimal(step.asked["price"])
+        if not self._moves or not trade.amount:
+            return price
         sign, amount = (-1 if trade.is_short else 1), number(trade.amount)
         # The fee of closing is told to be none, but what an earlier part has paid counts for all of it.
         paid = number(trade.fee_close)
         fee = paid if trade.fee_updated(trade.exit_side) else ZERO
-        reckoned = number(trade.calc_profit(float(record.price))) + number(trade.realized_profit)
-        reckoned += (paid - fee) * record.price * amount
-        return max(record.price + sign * (came_back - reckoned) / (amount * (ONE - sign * fee)), PLACE)
+        reckoned = number(trade.calc_profit(float(price))) + number(trade.realized_profit)
+        reckoned += (paid - fee) * price * amount
+        lacking = Decimal(step.answer["came back"]) - reckoned
+        return max(price + sign * lacking / (amount * (ONE - sign * fee)), PLACE)
+
+    def _told_of(self, trade: LocalTrade, step: Step) -> CcxtOrder:
+        """Return the liquidation as the order that has closed all of a trade, as freqtrade knows it now."""
+        self._told_liquidated.add(trade.pair)
+        return told.liquidation(step, trade.amount, float(self._price_of(trade, step)))
 
     # ----- once a loop
 

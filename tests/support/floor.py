@@ -239,7 +239,7 @@ class Floor:
     def beside(self) -> Decimal:
         """What orders and loans have brought that no trade of freqtrade's has had: those that were undone.
 
-        What was traded to settle a liquidated account is within the price that freqtrade is told.
+        What was traded in an account that was liquidated is within the price that freqtrade is told.
         """
         orders = list(Order.session.query(Order))
         known = {order.order_id for order in orders} | self._in_liquidations()
@@ -252,6 +252,9 @@ class Floor:
                 sign = 1 if order.side == "BUY" else -1
                 total += sign * fill.quantity * (price - fill.price)
                 total -= fill.commission * (price if fill.commission_asset == base else 1)
+        for record in self.exchange.state.liquidations:
+            if f"liquidation-{record.order_id}" not in known:
+                total += record.settlement.base_change * price + record.settlement.quote_change
         charged = sum(
             (c.interest * (price if c.asset == base else 1) for c in self.exchange.state.loans.charges), D(0)
         )
@@ -260,7 +263,7 @@ class Floor:
 
     def _in_liquidations(self) -> set[str]:
         query = """
-            SELECT order_id FROM margin_steps WHERE order_id IS NOT NULL AND kind = 'repair'
+            SELECT order_id FROM margin_steps WHERE order_id IS NOT NULL
             AND deal_id IN (SELECT deal_id FROM margin_steps WHERE kind = 'liquidated')
         """
         with self.treasury._journal._history.reading() as connection:

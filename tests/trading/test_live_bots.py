@@ -11,7 +11,7 @@ from support.bot import FreqtradeProcess
 from support.live_bot import CENT, PAIR, Books, fulfilled, live_bot, live_strategy, margin_exchange, profit
 from support.network import until
 
-from freqtrade_isolated_margin.localexchange import LocalExchange
+from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -169,3 +169,73 @@ def test_a_forced_liquidation_closes_the_trade(
         assert until(lambda: bot.rows("SELECT exit_reason FROM trades") == [("liquidation",)])
         bot.wait_for("LOOP", after=len(bot.lines))
         assert "Traceback" not in bot.output
+
+
+@pytest.mark.parametrize(("side", "enters", "exits"), [("long", "BUY", "SELL"), ("short", "SELL", "BUY")])
+def test_with_collateral_of_the_account_nothing_is_moved(
+    exchange: LocalExchange, tmp_path: Path, side: str, enters: str, exits: str
+) -> None:
+    """The stake is what the account holds, the wallet is the sum of the accounts; what is earned stays."""
+    exchange.set_account(PAIR, AccountSpec(quote_free="1000"))
+    books = Books(exchange)
+    changes = {"trading": {"collateral": "account"}}
+    with live_bot(tmp_path, exchange, live_strategy(2), **changes) as bot:
+        balance = bot.api("GET", "balance")
+        assert balance["total_bot"] == pytest.approx(990)
+        # All that is free is collateral: only what is beyond it is borrowed.
+        bot.api("POST", "forceenter", pair=PAIR, side=side, stakeamount=800)
+        line = fulfilled(bot, enters)
+        exchange.advance(3600)
+        exchange.set_price(PAIR, "101")
+        until(lambda: bot.api("POST", "forceexit", tradeid="1", ordertype="market").get("result"))
+        fulfilled(bot, exits, after=line)
+        until(lambda: not set(books.account()) - {"USDT free", "BTC free"})
+        assert abs(profit(bot) - books.earned) < CENT
+        assert not [
+            r for r in exchange.requests if r.path == "/sapi/v1/asset/transfer" and r.method == "POST"
+        ]
+        assert "Traceback" not in bot.output
+
+
+@pytest.mark.parametrize(
+    ("account", "said"),
+    [
+        ({"quote_free": "100", "quote_borrowed": "40"}, "owes 40 USDT, which this bot did not borrow"),
+        ({"quote_free": "100"}, "holds 100 USDT, which this bot did not move there"),
+    ],
+)
+def test_an_account_of_somebody_else_is_not_entered(
+    exchange: LocalExchange, tmp_path: Path, account: dict[str, str], said: str
+) -> None:
+    """What is in it is not this bot's, so nothing is moved or borrowed there."""
+    exchange.set_account(PAIR, AccountSpec(**account))
+    with live_bot(tmp_path, exchange) as bot:
+        answer = bot.api("POST", "forceenter", pair=PAIR, side="long")
+        assert said in str(answer)
+        assert not [r for r in exchange.requests if r.method == "POST" and "/sapi/" in r.path]
+
+
+def test_no_account_beyond_the_limit(exchange: LocalExchange, tmp_path: Path) -> None:
+    """Said before money moves."""
+    exchange.state.max_accounts = 0
+    with live_bot(tmp_path, exchange) as bot:
+        answer = bot.api("POST", "forceenter", pair=PAIR, side="long")
+        assert "all 0 isolated margin accounts are in use" in str(answer)
+        assert not [r for r in exchange.requests if r.method == "POST" and "/sapi/" in r.path]
+
+
+def test_the_guard_refuses_before_collateral_is_moved(exchange: LocalExchange, tmp_path: Path) -> None:
+    """A new trade and an increase alike, for the account as it would be."""
+    section = {"margin_level": {"block_below": 1.6}}
+    with live_bot(tmp_path, exchange, live_strategy(3), section=section) as bot:
+        answer = bot.api("POST", "forceenter", pair=PAIR, side="long")
+        assert "the isolated margin guard refuses: BTC/USDT long: block: margin level 1." in str(answer)
+        assert not [r for r in exchange.requests if r.method == "POST" and "/sapi/" in r.path]
+        assert "trade_id" in bot.api("POST", "forceenter", pair=PAIR, side="long", leverage=2)
+        fulfilled(bot, "BUY")
+        until(lambda: bot.rows("SELECT id FROM trades WHERE amount > 0"))
+        moved = len([r for r in exchange.requests if r.path == "/sapi/v1/asset/transfer"])
+        exchange.set_price(PAIR, "75")
+        answer = bot.api("POST", "forceenter", pair=PAIR, side="long", stakeamount=100)
+        assert "the isolated margin guard refuses: BTC/USDT long: block: margin level 1." in str(answer)
+        assert len([r for r in exchange.requests if r.path == "/sapi/v1/asset/transfer"]) == moved
