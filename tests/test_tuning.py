@@ -16,7 +16,7 @@ import pytest
 from freqtrade.resolvers import StrategyResolver
 from support.commands import COMMAND, ROOT, run
 
-from freqtrade_isolated_margin.commands.demo import free_port
+from freqtrade_isolated_margin.commands.demo_bot import free_port
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -8,34 +8,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import secrets
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import requests
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import create_engine, text
 
 from freqtrade_isolated_margin.account.maths import ONE, Side
 from freqtrade_isolated_margin.account.records import PairAccount, parse_answer
 from freqtrade_isolated_margin.account.tiers import Tier, tier_ratios
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.binance.credentials import Credentials
+from freqtrade_isolated_margin.commands.demo_bot import Bot, running
 from freqtrade_isolated_margin.commands.terminal import output
 from freqtrade_isolated_margin.errors import IsolatedMarginError
 from freqtrade_isolated_margin.localexchange import LocalExchange
@@ -80,7 +75,8 @@ def _play(console: Console, config_file: Path, folder: Path, seconds: float) -> 
     settings = Settings.load(settings_config.get(SECTION))
     with LocalExchange(scenario="fall") as exchange:
         watcher = Watcher(exchange, settings)
-        with _bot(config_file, folder, exchange) as bot:
+        words = ["--config", str(config_file), "--userdir", str(config_file.parent)]
+        with running(words, folder, exchange) as bot:
             console.print(f"Local exchange on {exchange.url}; freqtrade is starting (pid {bot.pid}) …")
             if not _await_first_read(exchange, bot):
                 console.print("freqtrade did not start. The end of its log:", style="bold red")
@@ -91,10 +87,10 @@ def _play(console: Console, config_file: Path, folder: Path, seconds: float) -> 
             lock_problems = _compare_locks(watcher, bot)
         watcher.look()
         stake = float(settings_config["stake_amount"])
-        return _report(console, watcher, bot.orders(), lock_problems, stake)
+        return _report(console, watcher, orders_of(bot), lock_problems, stake)
 
 
-# ----- freqtrade, in a process of its own
+# ----- freqtrade's orders
 
 
 class Order(NamedTuple):
@@ -107,133 +103,17 @@ class Order(NamedTuple):
     """What was asked for, in quote currency."""
 
 
-@dataclass
-class Bot:
-    """A running freqtrade, its database and its REST API."""
-
-    process: subprocess.Popen[bytes]
-    folder: Path
-    port: int
-    password: str = field(repr=False)
-
-    @property
-    def pid(self) -> int:
-        """The number of its process."""
-        return self.process.pid
-
-    @property
-    def log(self) -> Path:
-        """What it prints."""
-        return self.folder / "freqtrade.log"
-
-    @property
-    def database(self) -> str:
-        """The URL of its database."""
-        return f"sqlite:///{self.folder / 'trades.sqlite'}"
-
-    def log_tail(self) -> str:
-        """Return the last lines that it printed."""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
-
-    def ask(self, what: str) -> Any:  # noqa: ANN401 - JSON
-        """Ask its REST API."""
-        url = f"http://127.0.0.1:{self.port}/api/v1/{what}"
-        answer = requests.get(url, auth=("demo", self.password), timeout=10)
-        answer.raise_for_status()
-        return answer.json()
-
-    def locks(self) -> set[str]:
-        """Return the pairs that are locked by the guard now, as its REST API says."""
-        prefix = f"{SECTION.replace('_', ' ')}: "
-        return {lock["pair"] for lock in self.ask("locks")["locks"] if lock["reason"].startswith(prefix)}
-
-    def orders(self) -> list[Order]:
-        """Return every entry order in its database, in the order in which they were placed."""
-        query = (
-            "SELECT ft_pair, order_date, amount, price FROM orders WHERE ft_order_side = 'buy' ORDER BY id"
-        )
-        engine = create_engine(self.database)
-        try:
-            with engine.connect() as connection:
-                rows = connection.execute(text(query)).all()
-        except Exception:  # noqa: BLE001 - the tables are not there in the first moments
-            return []
-        finally:
-            engine.dispose()
-        return [
-            Order(pair, _timestamp(date), float(amount) * float(price)) for pair, date, amount, price in rows
-        ]
+def orders_of(bot: Bot) -> list[Order]:
+    """Return every entry order in its database, in the order in which they were placed."""
+    query = "SELECT ft_pair, order_date, amount, price FROM orders WHERE ft_order_side = 'buy' ORDER BY id"
+    return [
+        Order(pair, _timestamp(date), float(amount) * float(price))
+        for pair, date, amount, price in bot.rows(query)
+    ]
 
 
 def _timestamp(date: str) -> float:
     return datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp()
-
-
-@contextmanager
-def _bot(config_file: Path, folder: Path, exchange: LocalExchange) -> Iterator[Bot]:
-    """Run freqtrade with the configuration, redirected to `exchange`, until the block ends."""
-    port, password = free_port(), secrets.token_urlsafe(24)
-    overlay = folder / "redirect.json"
-    overlay.touch(mode=0o600)
-    overlay.write_text(json.dumps(_overlay(folder, exchange, port, password)), encoding="utf-8")
-    bot: Bot | None = None
-    command = [
-        *(sys.executable, "-m", "freqtrade", "trade"),
-        *("--config", str(config_file), "--config", str(overlay)),
-        *("--userdir", str(config_file.parent), "--datadir", str(folder / "data")),
-    ]
-    # Nothing of the person's own settings may reach the demo's bot.
-    own = ("FREQTRADE__", "ISOLATED_MARGIN_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-    with (folder / "freqtrade.log").open("wb") as log:
-        # In a session of its own: Ctrl-C is for the demo, which then ends the bot in good order.
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
-        )
-        try:
-            bot = Bot(process, folder, port, password)
-            yield bot
-        finally:
-            _end(process)
-
-
-def _overlay(folder: Path, exchange: LocalExchange, port: int, password: str) -> dict[str, Any]:
-    return {
-        "db_url": f"sqlite:///{folder / 'trades.sqlite'}",
-        "exchange": {
-            "key": exchange.key,
-            "secret": exchange.secret,
-            "ccxt_config": {
-                "urls": {"api": exchange.ccxt_urls},
-                "options": {"fetchMarkets": {"types": ["spot"]}},
-            },
-        },
-        "api_server": {
-            "enabled": True,
-            "listen_ip_address": "127.0.0.1",
-            "listen_port": port,
-            "verbosity": "error",
-            "jwt_secret_key": secrets.token_urlsafe(32),
-            "username": "demo",
-            "password": password,
-        },
-    }
-
-
-def free_port() -> int:
-    """Return a port on 127.0.0.1 that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            process.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-            return
 
 
 def _await_first_read(exchange: LocalExchange, bot: Bot) -> bool:
@@ -323,7 +203,7 @@ def _watch(console: Console, watcher: Watcher, bot: Bot, seconds: float) -> None
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         while (left := end - time.monotonic()) > 0 and bot.process.poll() is None:
             watcher.look()
-            orders = bot.orders()
+            orders = orders_of(bot)
             if console.is_terminal:
                 with suppress(requests.RequestException):
                     locks = bot.locks()

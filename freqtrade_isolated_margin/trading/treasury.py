@@ -30,7 +30,7 @@ from freqtrade_isolated_margin.trading import told
 from freqtrade_isolated_margin.trading.desk import Purpose, Send, Ticket, sending
 from freqtrade_isolated_margin.trading.journal import ORDERS, Deal, Journal, Kind, Outcome, Step, new_step
 from freqtrade_isolated_margin.trading.refusal import OrderRefusedError
-from freqtrade_isolated_margin.trading.settling import DoubtError, Settler
+from freqtrade_isolated_margin.trading.settling import DoubtError, Settler, TroubleError
 from freqtrade_isolated_margin.trading.sizes import Lots, exit_amount, stake
 from freqtrade_isolated_margin.trading.trades import number
 
@@ -188,6 +188,9 @@ class Treasury:
             # Nobody owns it any more, and its end could not be reached until now.
             self._settler.wind_up(deal)
             self._forget(deal)
+        trade = self._house.trade(pair)
+        if trade and trade.amount and self._liquidations(trade):
+            raise TroubleError("its account was liquidated, and freqtrade has not closed the trade yet")
         account = self._settler.account(pair)
         self._check_fit(ticket, account)
         before = account.base_asset.total_asset if isinstance(account, PairAccount) else ZERO
@@ -240,11 +243,14 @@ class Treasury:
             closed = self._liquidated(ticket)
             if closed:
                 return closed
-            if deal:
-                amount = self._exit_amount(deal, ticket)
+            deal = self._deals.get(ticket.pair) or Deal(ticket.pair, ticket.position, 0)
+            amount = self._exit_amount(deal, ticket)
         except IsolatedMarginError as error:
             # An exit is never hindered: it goes out as freqtrade asks for it.
             logger.warning("%s: the account cannot be asked before an exit: %s", ticket.pair, error)
+        if not amount:
+            # As of an order that may only reduce: it would open a position where there is none to close.
+            raise OrderRefusedError(f"{ticket.pair}: there is nothing to exit in its isolated margin account")
         deal = deal or Deal(ticket.pair, ticket.position, 0)
         step = self._noted(deal, Kind(ticket.purpose), _asked(ticket, amount))
         return self._sent(deal, step, ticket, send)
@@ -263,13 +269,13 @@ class Treasury:
     def _exit_amount(self, deal: Deal, ticket: Ticket) -> float:
         account = self._settler.account(ticket.pair)
         if not isinstance(account, PairAccount):
-            return ticket.amount
+            return 0.0
         position = self._settler.position(deal, account)
         hours = _STOP_HOURS if ticket.purpose is Purpose.STOP else 1
         coming = account.base_asset.borrowed * self._house.hourly_rate(ticket.pair) * hours
         lots = self._house.lots(ticket.pair)
         found = exit_amount(deal.side, number(ticket.amount), position, coming, lots)
-        return float(found) if found else ticket.amount
+        return float(found)
 
     def _earlier_exit(self, deal: Deal, ticket: Ticket) -> CcxtOrder | None:
         """Return an exit whose answer was lost, if it was placed: another one is not sent then.
@@ -376,7 +382,7 @@ class Treasury:
                     for step in self._journal.orders(pair, [str(order["id"]) for order in found])
                 }
                 deals = self._deals_of(trade) if trade else set()
-                liquidations = self._liquidations(pair, deals)
+                liquidations = self._liquidations(trade) if trade else []
             except IsolatedMarginError as error:
                 logger.warning("%s: its orders cannot be compared with the journal: %s", pair, error)
                 return []
@@ -398,10 +404,12 @@ class Treasury:
         deal = self._deals.get(trade.pair)
         return {step.deal_id for step in steps} | ({deal.id} if deal else set())
 
-    def _liquidations(self, pair: str, deals: set[int | None]) -> list[Step]:
-        found = self._journal.liquidations(deals)
-        deal = self._deals.get(pair)
-        return found or (self._find_liquidation(deal) if deal and deal.id in deals else [])
+    def _liquidations(self, trade: LocalTrade) -> list[Step]:
+        """Return the liquidation of what an open trade holds now: of its newest deal, and no earlier one."""
+        deal, deals = self._deals.get(trade.pair), self._deals_of(trade)
+        if deal:
+            return self._find_liquidation(deal) if deal.id in deals else []
+        return self._journal.liquidations([max((number for number in deals if number), default=None)])
 
     # ----- forced liquidations
 
@@ -410,7 +418,7 @@ class Treasury:
         trade = self._house.trade(ticket.pair)
         if trade is None or not trade.amount:
             return None
-        found = self._liquidations(ticket.pair, self._deals_of(trade))
+        found = self._liquidations(trade)
         # All of it is gone, also where only a part was to be exited.
         return self._told_of(trade, found[-1]) if found else None
 

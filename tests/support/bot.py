@@ -16,7 +16,7 @@ from typing import Any
 import requests
 from sqlalchemy import create_engine, text
 
-from freqtrade_isolated_margin.commands.demo import free_port
+from freqtrade_isolated_margin.commands.demo_bot import free_port
 from freqtrade_isolated_margin.localexchange import LocalExchange
 from support.commands import without_own_settings
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-from freqtrade_isolated_margin.commands.demo import free_port
+from freqtrade_isolated_margin.commands.demo_bot import free_port
 
 MISSING = "PostgreSQL is not installed: what is tested on it is not tested in this run"
 
