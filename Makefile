@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint pytest fuzz campaign soak fault-matrix bench clean help
+.PHONY: demo demo-trading test lint pytest fuzz campaign soak fault-matrix bench clean help
 
 help:
 	@echo "make demo    watch a real freqtrade trade, guarded, against a local exchange (about 90 s)"
+	@echo "make demo-trading  watch it trade in margin accounts with real orders there (about 30 s)"
 	@echo "make test    ruff, mypy and the tests"
 	@echo "make fuzz    tens of thousands of random answers and events (about 20 minutes; FUZZ_FACTOR=3 for more)"
 	@echo "make campaign  10,000 random lives of a bot that trades with money (90 minutes; SEQUENCES=100 for fewer)"
@@ -20,6 +21,9 @@ help:
 
 demo: $(VENV)/.package
 	@$(BIN)/freqtrade-isolated-margin demo
+
+demo-trading: $(VENV)/.package
+	@$(BIN)/freqtrade-isolated-margin demo-trading
 
 test: lint pytest
 

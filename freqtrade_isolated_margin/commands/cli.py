@@ -192,6 +192,16 @@ def _demo(parsed: argparse.Namespace) -> int:
     return run(parsed)
 
 
+def _demo_trading_arguments(_parser: argparse.ArgumentParser) -> None:
+    """Take none."""
+
+
+def _demo_trading(parsed: argparse.Namespace) -> int:
+    from freqtrade_isolated_margin.commands.demo_trading import run  # noqa: PLC0415 - loads nearly everything
+
+    return run(parsed)
+
+
 def _init_arguments(parser: argparse.ArgumentParser) -> None:
     from freqtrade_isolated_margin.commands.configuration import add_options  # noqa: PLC0415 - only if needed
 
@@ -288,6 +298,12 @@ _COMMANDS: dict[str, tuple[_AddArguments, Callable[[argparse.Namespace], int], s
         _demo_arguments,
         _demo,
         "watch a real freqtrade trade, guarded, against the look-alike",
+        "",
+    ),
+    "demo-trading": (
+        _demo_trading_arguments,
+        _demo_trading,
+        "watch a real freqtrade trade in margin accounts, with real orders on the look-alike",
         "",
     ),
 }

@@ -48,7 +48,11 @@ class Bot:
 
     def log_tail(self) -> str:
         """Return the last lines that it printed."""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
+        return "\n".join(self.log_text().splitlines()[-25:])
+
+    def log_text(self) -> str:
+        """Return all that it has printed so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
 
     def ask(self, what: str) -> Any:  # noqa: ANN401 - JSON
         """Ask its REST API."""
