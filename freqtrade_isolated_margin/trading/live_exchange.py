@@ -80,6 +80,7 @@ class LiveMarginExchange(MarginExchange):
             self,
             moves=settings.trading.collateral == "transfer",
             patience_seconds=settings.recv_window / 1000 + _PATIENCE_SECONDS,
+            look_seconds=float(settings.refresh_seconds),
         )
 
     def treasury(self) -> Treasury:
@@ -113,6 +114,15 @@ class LiveMarginExchange(MarginExchange):
         first = datetime.fromtimestamp(since / 1000, UTC)
         found: list[dict[str, Any]] = self.get_trades_for_order(order_id, pair, first)
         return found
+
+    def liquidated(self, trade: LocalTrade) -> None:
+        """Let freqtrade close a trade whose account was liquidated.
+
+        It closes a trade whose price is beyond its liquidation price, and knows no other way to be told; the
+        price of now may have come back. The order by which it does so is answered with the liquidation.
+        """
+        trade.liquidation_price = trade.open_rate / 1000 if trade.is_short else trade.open_rate * 1000
+        Trade.commit()
 
     # ----- orders
 

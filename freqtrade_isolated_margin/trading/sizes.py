@@ -108,6 +108,9 @@ def told_amount(asked: Decimal, sent: Decimal, filled: Decimal, lots: Lots) -> D
 
     An exit of a short buys interest and fee besides; freqtrade counts what it asked for.
     """
+    if sent < asked * _NEARLY_ALL:
+        # There was less than freqtrade takes for granted: that is not to be hidden.
+        return filled
     if filled >= sent:
         return asked
     return min(lots.down(filled * asked / sent), asked) if sent else ZERO

@@ -42,6 +42,7 @@ _MARKS = 9999
 _HANDOVER_SECONDS = 60.0
 # What could not be settled is tried again in each loop for so long, and then once in a while.
 _EAGER_ATTEMPTS, _PAUSE_SECONDS = 5, 60.0
+_LIQUIDATED = "its account was liquidated, and freqtrade has not closed the trade yet"
 # A stop that closes a short buys the interest of so many hours as well: it may rest for long, and to repay
 # what is left afterwards costs more than to have bought a little too much.
 _STOP_HOURS = 24
@@ -62,6 +63,9 @@ class House(Protocol):
     def executions(self, pair: str, order_id: str, since: int) -> list[dict[str, Any]]:
         """Return the executions of an order, as ccxt has them."""
 
+    def liquidated(self, trade: LocalTrade) -> None:
+        """Let freqtrade close a trade whose account was liquidated."""
+
 
 class _State:
     """What is known of a deal in this run only."""
@@ -80,7 +84,14 @@ class Treasury:
     """All deals of one bot. Its methods may be called from several threads."""
 
     def __init__(
-        self, venue: Venue, journal: Journal, house: House, *, moves: bool, patience_seconds: float
+        self,
+        venue: Venue,
+        journal: Journal,
+        house: House,
+        *,
+        moves: bool,
+        patience_seconds: float,
+        look_seconds: float,
     ) -> None:
         self._venue = venue
         self._journal = journal
@@ -93,6 +104,8 @@ class Treasury:
         self._deals: dict[str, Deal] = {}
         self._states: dict[str, _State] = {}
         self._told_liquidated: set[str] = set()
+        self._look_seconds = look_seconds
+        self._next_look = 0.0
         self._lock = threading.RLock()
 
     # ----- start and end
@@ -183,6 +196,8 @@ class Treasury:
             if deal and (deal.doubtful or deal.trouble):
                 raise DoubtError(deal.trouble or "what became of an earlier step is not known yet")
         if deal and self._house.trade(pair):
+            if self._find_liquidation(deal):
+                raise TroubleError(_LIQUIDATED)
             return deal
         if deal:
             # Nobody owns it any more, and its end could not be reached until now.
@@ -190,7 +205,7 @@ class Treasury:
             self._forget(deal)
         trade = self._house.trade(pair)
         if trade and trade.amount and self._liquidations(trade):
-            raise TroubleError("its account was liquidated, and freqtrade has not closed the trade yet")
+            raise TroubleError(_LIQUIDATED)
         account = self._settler.account(pair)
         self._check_fit(ticket, account)
         before = account.base_asset.total_asset if isinstance(account, PairAccount) else ZERO
@@ -433,10 +448,6 @@ class Treasury:
 
     def _find_liquidation(self, deal: Deal) -> list[Step]:
         """Find out whether a deal's account was liquidated; settle what that has left of it."""
-        account = self._settler.account(deal.pair)
-        bought = any(step.kind is Kind.ENTRY and step.outcome is Outcome.DONE for step in deal.steps)
-        if not bought or (isinstance(account, PairAccount) and account.has_debt):
-            return []
         records = self._venue.liquidations(self._settler.symbol(deal.pair), deal.opened_at)
         if not records:
             return []
@@ -494,10 +505,25 @@ class Treasury:
     def loop(self) -> None:
         """Look after the deals that freqtrade does not, and after steps that are in doubt."""
         with self._lock:
+            now = time.monotonic()
+            look = now >= self._next_look
+            if look:
+                self._next_look = now + self._look_seconds
             for deal in list(self._deals.values()):
-                state = self._states[deal.pair]
-                if time.monotonic() >= state.next_attempt:
+                if now >= self._states[deal.pair].next_attempt:
                     self._tend_quietly(deal)
+                if look and deal.pair in self._deals:
+                    self._look_for_liquidation(deal)
+
+    def _look_for_liquidation(self, deal: Deal) -> None:
+        """Find out whether the account of an open trade was liquidated: freqtrade alone would not see it."""
+        trade = self._house.trade(deal.pair)
+        if trade is None or not trade.amount:
+            return
+        with self._troubles(deal):
+            if self._find_liquidation(deal):
+                self._told_liquidated.add(deal.pair)
+                self._house.liquidated(trade)
 
     @property
     def troubles(self) -> dict[str, str]:
