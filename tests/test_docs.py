@@ -83,6 +83,18 @@ def make_demo(_command: str, _tmp_path: Path) -> None:
     assert not re.search(r"[0-9a-f]{64}", done.stdout + done.stderr)
 
 
+def make_demo_trading(_command: str, _tmp_path: Path) -> None:
+    """Play the demo of trading, in the environment that these tests run in instead of a new one."""
+    done = run(
+        "make", "-o", f"{sys.prefix}/.package", f"VENV={sys.prefix}", "demo-trading", cwd=ROOT, timeout=280
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The books balance" in done.stdout
+    for said in ("guard refuses: BTC/USDT", "interest is owed", "left to its liquidation stop", "liquidates"):
+        assert said in done.stdout
+    assert not re.search(r"[0-9a-f]{64}", done.stdout + done.stderr)
+
+
 def make_test(_command: str, _tmp_path: Path) -> None:
     """See that what runs these tests is `make test`: ruff, mypy and pytest."""
     done = run("make", "-n", "-o", f"{sys.prefix}/.dev", f"VENV={sys.prefix}", "test", cwd=ROOT)
@@ -99,7 +111,7 @@ def longer(command: str, _tmp_path: Path) -> None:
         cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    program = re.search(r"(tests/\S+\.py)|-m (bench|soak\.soak)\b", done.stdout)
+    program = re.search(r"(tests/\S+\.py)|-m (bench|soak\.soak|trading\.campaign)\b", done.stdout)
     assert program, done.stdout
     script, module = program.groups()
     assert (ROOT / script).is_file() if script else find_spec(module)
@@ -244,6 +256,33 @@ def trade(command: str, tmp_path: Path) -> None:
             process.communicate(timeout=60)
 
 
+def margin_trade(command: str, tmp_path: Path) -> None:
+    """See the installed script start a dry run in simulated accounts, with the section of the page."""
+    (section,) = [
+        json.loads(found.text)[SECTION] for found in snippets("json") if found.page == "docs/trading.md"
+    ]
+    script, *words = shlex.split(command)
+    with LocalExchange(scenario="calm") as exchange:
+        modes = {"trading_mode": "futures", "margin_mode": "isolated"}
+        a_bots_folder(tmp_path, exchange, isolated_margin=section, **modes)
+        process = subprocess.Popen(
+            [str(COMMAND.with_name(script)), *words],
+            cwd=tmp_path,
+            env=without_own_settings() | {"COLUMNS": "1000"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            assert process.stdout
+            assert any(
+                "Orders go to isolated margin accounts, which are sim" in line for line in process.stdout
+            )
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
 def init(command: str, tmp_path: Path) -> None:
     """See the section written into a configuration that has none, and the strategy's lines named."""
     folder = tmp_path / "user_data" / "strategies"
@@ -299,7 +338,10 @@ def watch(command: str, tmp_path: Path) -> None:
 
 HOW_IT_IS_RUN: dict[str, Callable[[str, Path], None]] = {
     "make demo": make_demo,
+    "make demo-trading": make_demo_trading,
     "make test": make_test,
+    "make campaign": longer,
+    "freqtrade-margin trade -c user_data/config.json --strategy MyStrategy": margin_trade,
     "make fuzz": longer,
     "make soak": longer,
     "make fault-matrix": longer,

@@ -29,10 +29,16 @@ WORDS: dict[str, tuple[tuple[str, ...], bool]] = {
     "history": ((*CONFIG, "--since", "2026-01-01"), False),
     "plot": ((*CONFIG, PAIR, "--since", "2026-01-01", "-o", "→.html"), False),
     "exchange": ((), True),
+    "demo-trading": ((), True),
     "demo": (("--seconds", "1", "--userdir", str(ROOT / "user_data")), False),
 }
 # A pair is blocked, something is to be done, a demo of a second shows too little.
-STATUS = {"status": {1}, "check": {1}, "demo": {0, 1}, "watch": {0, 130, -15}, "exchange": {0, 130, -15}}
+STATUS = {
+    "status": {1},
+    "check": {1},
+    "demo": {0, 1},
+    **{name: {0, 130, -15} for name in ("watch", "exchange", "demo-trading")},
+}
 
 
 @pytest.fixture(scope="module")
