@@ -15,6 +15,10 @@ from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.errors import AnswerError
 from freqtrade_isolated_margin.trading.trades import number
 
+# freqtrade would adjust its trade's amount to what is there, for the interest or the dust beside it, and then
+# keep a rest of the trade that nobody can exit.
+_NEARLY_ALL = 0.98
+
 
 class LiveAccounts:
     """Reads the accounts for the bot itself; freqtrade asks in several threads, one after the other."""
@@ -96,7 +100,7 @@ def _position(trade: LocalTrade, account: PairAccount) -> CcxtPosition:
     return {
         "symbol": trade.pair,
         "side": "short" if net < 0 else "long",
-        "contracts": float(abs(net)),
+        "contracts": trade.amount if float(abs(net)) >= trade.amount * _NEARLY_ALL else float(abs(net)),
         "leverage": trade.leverage,
         "collateral": float(worth - profit),
         "initialMargin": float(worth - profit),

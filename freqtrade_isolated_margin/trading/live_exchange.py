@@ -313,6 +313,8 @@ class LiveMarginExchange(MarginExchange):
 
     def _tend(self) -> None:
         self.treasury().loop()
+        self._name_liquidations()
+        Trade.commit()
         super()._tend()
 
     def close(self) -> None:

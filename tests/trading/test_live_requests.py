@@ -20,6 +20,7 @@ from freqtrade_isolated_margin.errors import AnswerError
 from freqtrade_isolated_margin.localexchange import AccountSpec, LocalExchange, MarketSpec
 from freqtrade_isolated_margin.localexchange.journal import RequestRecord
 from freqtrade_isolated_margin.trading.live_exchange import LiveMarginExchange
+from freqtrade_isolated_margin.trading.refusal import OrderRefusedError
 
 D = Decimal
 ORDER = "/sapi/v1/margin/order"
@@ -62,6 +63,22 @@ def sent(server: LocalExchange, method: str, path: str, act: Any) -> RequestReco
     ][-1]
 
 
+def hold(server: LocalExchange, side: str) -> None:
+    """Let the account have what an exit on this side closes."""
+    bought, owed = AccountSpec(base_free="1"), AccountSpec(quote_free="500", base_borrowed="1")
+    server.set_account("BTC/USDT", bought if side == "sell" else owed)
+
+
+def test_an_exit_of_nothing_is_not_sent(server: LocalExchange, margin: LiveMarginExchange) -> None:
+    """As of an order that may only reduce: it would open a position where there is none."""
+    server.set_account("BTC/USDT", AccountSpec(quote_free="500"))
+    before = len(server.requests)
+    order = {"pair": "BTC/USDT", "ordertype": "market", "side": "buy", "amount": 1.0, "rate": 100.0}
+    with pytest.raises(OrderRefusedError, match="there is nothing to exit"):
+        margin.create_order(**order, leverage=3.0, reduceOnly=True)
+    assert not [request for request in server.requests[before:] if request.method == "POST"]
+
+
 @pytest.mark.parametrize(
     ("side", "exits", "leverage", "effect"),
     [
@@ -76,6 +93,8 @@ def test_an_order_goes_to_the_isolated_account(
     server: LocalExchange, margin: LiveMarginExchange, side: str, effect: str, leverage: float, *, exits: bool
 ) -> None:
     """Entries borrow and exits repay, under a name from the journal, and never at the spot endpoint."""
+    if exits:
+        hold(server, side)
     order = {"pair": "BTC/USDT", "ordertype": "limit", "side": side, "amount": 1.0, "rate": 100.0}
     request = sent(
         server, "POST", ORDER, lambda: margin.create_order(**order, leverage=leverage, reduceOnly=exits)
@@ -89,6 +108,7 @@ def test_an_order_goes_to_the_isolated_account(
 @pytest.mark.parametrize("side", ["sell", "buy"])
 def test_a_stop_loss_repays(server: LocalExchange, margin: LiveMarginExchange, side: str) -> None:
     """A stop on the exchange is a STOP_LOSS_LIMIT of the isolated account, which repays."""
+    hold(server, side)
     request = sent(
         server, "POST", ORDER, lambda: margin.create_stoploss("BTC/USDT", 1.0, 90.0, STOP, side, 3.0)
     )

@@ -106,5 +106,5 @@ def test_freqtrade_is_told_of_what_it_asked_for(asked: Decimal, more: Decimal, s
 
 def test_nothing_is_told_of_nothing() -> None:
     """An order of nothing has filled nothing."""
-    assert told_amount(D(1), D(0), D(0), LOTS) == 1
+    assert told_amount(D(1), D(0), D(0), LOTS) == 0
     assert exit_amount(Side.LONG, D(1), Position(D(0), D(0)), D(0), LOTS) == 0
