@@ -42,12 +42,16 @@ def postgresql_server() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without tables."""
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without tables; at the end nothing may be connected to it any more."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'history.sqlite'}"
+        yield f"sqlite:///{tmp_path / 'history.sqlite'}"
+        return
     server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    return server.new_database()
+    made = server.new_database()
+    yield made
+    # What was left open would be warned of in some later test, when the garbage is collected.
+    server.remove_database(made)
 
 
 @pytest.fixture
