@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +41,27 @@ def postgresql_server() -> Iterator[PostgreSQL]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def _databases() -> Iterator[list[Callable[[], None]]]:
+    """Remove a test's databases after everything else of it, to which nothing may be connected by then.
+
+    What was left open would be warned of in some later test, when the garbage is collected.
+    """
+    removals: list[Callable[[], None]] = []
+    yield removals
+    for remove in removals:
+        remove()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path, _databases: list[Callable[[], None]]) -> str:
     """A database without tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'history.sqlite'}"
     server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    return server.new_database()
+    made = server.new_database()
+    _databases.append(lambda: server.remove_database(made))
+    return made
 
 
 @pytest.fixture

@@ -158,18 +158,23 @@ class Asset:
         return Decimal(self.total_asset_text)
 
     @derived
+    @exact
     def debt(self) -> Decimal:
         """Borrowed and interest."""
+        return self.owed()
+
+    def owed(self) -> Decimal:
+        """Work out `debt`. To be called in a context that is `exact`."""
         if self.borrowed_text in _ZEROS and self.interest_text in _ZEROS:
             return ZERO
         return Decimal(self.borrowed_text) + Decimal(self.interest_text)
 
-    def wrong_sum(self) -> str | None:
-        """Say which sum is wrong; None where both are right. To be called in a context that is `exact`.
+    def wrong_sum(self, total: Decimal, debt: Decimal) -> str | None:
+        """Say which sum is wrong, given what they come to; None where both are right.
 
+        To be called in a context that is `exact`.
         Source: recorded; totalAsset = free + locked, netAsset = totalAsset - borrowed - interest.
         """
-        total, debt = self.total_asset, self.debt
         # Most accounts have nothing locked, and owe one asset only: then there is nothing to add up.
         locks = self.locked_text not in _ZEROS or self.free_text != self.total_asset_text
         if locks and total != Decimal(self.free_text) + Decimal(self.locked_text):
@@ -238,7 +243,11 @@ class PairAccount:
     def holdings(self) -> Holdings:
         """What the account owns and owes."""
         base, quote = self.base_asset, self.quote_asset
-        return Holdings(base.total_asset, quote.total_asset, base.debt, quote.debt)
+        # Asked for while every row is checked, in a context that is exact. Not made of what is `derived`
+        # there: to keep each number would take longer than to make it.
+        return Holdings(
+            Decimal(base.total_asset_text), Decimal(quote.total_asset_text), base.owed(), quote.owed()
+        )
 
     @property
     def has_debt(self) -> bool:
@@ -283,19 +292,12 @@ class PairAccount:
         """Whether the status is one that Binance documents."""
         return isinstance(self.margin_level_status, MarginLevelStatus)
 
-    @derived
-    def memory(self) -> dict[Any, Any]:
-        """What others have worked out from this account, for as long as it lives.
-
-        It is no part of the account: equal ones may remember different things.
-        """
-        return {}
-
     @model_validator(mode="after")
     @exact
     def _agrees_with_itself(self) -> Self:
         base, quote = self.base_asset, self.quote_asset
-        wrong = base.wrong_sum() or quote.wrong_sum()
+        base_total, quote_total, base_debt, quote_debt = self.holdings
+        wrong = base.wrong_sum(base_total, base_debt) or quote.wrong_sum(quote_total, quote_debt)
         if wrong:
             raise PydanticCustomError(
                 _CONTRADICTION, "its figures contradict each other ({wrong})", {"wrong": wrong}
@@ -347,6 +349,8 @@ class AccountsAnswer:
     """The address's used weight of this minute, as the exchange counts it."""
 
 
+# Here too, so that the context changes once for all the rows.
+@exact
 def parse_answer(payload: object, used_weight: int | None = None) -> AccountsAnswer:
     """Read the decoded JSON of one answer.
 

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from freqtrade_isolated_margin.errors import IsolatedMarginError, UnavailableError
 
@@ -31,10 +31,9 @@ _INSTEAD = str.maketrans(
 
 def print_anything() -> None:
     """Let the standard streams replace what they cannot print, instead of ending the command."""
-    codecs.register_error("freqtrade_isolated_margin", _replace)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="freqtrade_isolated_margin")
+            stream.reconfigure(errors=_REPLACING)
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
@@ -43,6 +42,10 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     part = error.object[error.start : error.end].translate(_INSTEAD)
     # What stands for a character may itself be one that this terminal does not have.
     return part.encode("ascii", "replace").decode("ascii"), error.end
+
+
+_REPLACING = "freqtrade_isolated_margin"
+codecs.register_error(_REPLACING, _replace)
 
 
 def print_unexpected(error: Exception, *, as_json: bool = False) -> None:
@@ -56,8 +59,14 @@ def print_unexpected(error: Exception, *, as_json: bool = False) -> None:
 def output(*, stderr: bool = False) -> Console:
     """Return the standard output, or the other, as wide as a table needs it where it is no terminal."""
     from rich.console import Console  # noqa: PLC0415 - only where something is drawn
+    from rich.text import Text  # noqa: PLC0415 - as above
 
     class Output(Console):
+        def render_str(self, text: str, **how: Any) -> Text:  # noqa: ANN401 - as rich has it
+            """Replace what cannot be printed before it is laid out: a table counts on its width."""
+            printable = text.encode(self.encoding, _REPLACING).decode(self.encoding)
+            return super().render_str(printable, **how)
+
         def on_broken_pipe(self) -> None:
             """Leave it to the command: rich would end the process with the status of a blocked pair."""
             raise BrokenPipeError

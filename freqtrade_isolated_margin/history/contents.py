@@ -19,6 +19,7 @@ _PLACES = (
     ("baseAsset", "netAssetOfBtc"),
     ("quoteAsset", "netAssetOfBtc"),
 )
+_ASSETS = [way[0] for way in _PLACES if len(way) > 1]
 
 
 def _taken_apart(account: PairAccount, ratios: TierRatios | None) -> tuple[str, tuple[str, ...]]:
@@ -46,8 +47,10 @@ def with_first_figures(parts: Parts) -> str:
 def account_from(text: str, stored: Sequence[str | None]) -> Row:
     """Return the account of a content with these figures, None for those that are as in the content."""
     content = _content(text)
-    # A copy of the two levels that a row has: `deepcopy` takes longer than all the rest of a replay's read.
-    row = {name: dict(part) if isinstance(part, dict) else part for name, part in content["row"].items()}
+    # A copy of what is written into: `deepcopy` takes longer than all the rest of a replay's read.
+    row = {**content["row"]}
+    for name in _ASSETS:
+        row[name] = {**row[name]}
     for (*way, name), figure, first in zip(_PLACES, stored, content["figures"], strict=True):
         _object(row, way)[name] = first if figure is None else figure
     return parse_row(row)

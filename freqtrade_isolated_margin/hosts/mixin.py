@@ -93,6 +93,8 @@ class IsolatedMarginMixin(GuardedStrategy):
         if isinstance(judge, Replay):
             # With the limits of this epoch of a hyperopt.
             go_to(self, judge, judge.now)
+        elif isinstance(judge, Guard) and self._margin_charts is None:
+            say_once('The margin columns are NaN: "isolated_margin": {"charts": false} keeps no candles.')
         return columns_of(self, dataframe, pair)[list(names or COLUMNS)]
 
     def margin_lock(self, pair: str, side: str, now: datetime) -> tuple[str, Rule] | None:

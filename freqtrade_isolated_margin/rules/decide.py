@@ -260,24 +260,11 @@ def _decision(
     )
 
 
+@exact
 def _judge(
     account: PairAccount, pair: str, side: Side, tiers: TierRatios | None, rules: Rules, leverage: Decimal
 ) -> EntryDecision:
-    """Judge an active account, or remember how it was judged: the next reads mostly find it unchanged."""
-    memory = account.memory
-    asked = (pair, tiers, rules, leverage)
-    known: tuple[object, EntryDecision] | None = memory.get(side)
-    if known and known[0] == asked:
-        return known[1]
-    decision = _judge_anew(account, pair, side, tiers, rules, leverage)
-    memory[side] = (asked, decision)
-    return decision
-
-
-@exact
-def _judge_anew(
-    account: PairAccount, pair: str, side: Side, tiers: TierRatios | None, rules: Rules, leverage: Decimal
-) -> EntryDecision:
+    """Judge an active account."""
     ratio, highest = tiers or (published_liquidation_ratio(account.margin_ratio),) * 2
     if account.has_debt:
         level, distance, contradiction = _assess(account, ratio, rules.level_tolerance)

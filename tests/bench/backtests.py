@@ -29,9 +29,9 @@ _KINDS = {"standing down": ("off", 1.01), "replaying": ("replay", 1.10)}
 _SPENT = {
     "off": "",
     "replay": (
-        " Of what it takes more, 40 % are for looking up the accounts of all candles before, 10 % for "
-        "reading those that an entry asks for, 15 % for judging them, the rest for the callbacks around; the "
-        "strategy tries some 24 entries a pair and day."
+        " Of what it takes more, a third is for looking up the accounts of all candles before (most of that "
+        "in the database and its driver), a fifth for reading those that an entry asks for, 15 % for judging "
+        "them, the rest for the callbacks around; the strategy tries some 24 entries a pair and day."
     ),
 }
 _PLAIN, _GUARDED = "Plain", "Guarded"

@@ -22,7 +22,7 @@ from typing import Any
 import ccxt
 
 from freqtrade_isolated_margin.account.maths import Side
-from freqtrade_isolated_margin.account.records import AccountsAnswer, PairAccount, parse_answer
+from freqtrade_isolated_margin.account.records import AccountsAnswer, parse_answer
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Reading, decide
 from freqtrade_isolated_margin.rules.rules import Rules
 
@@ -248,17 +248,15 @@ def growth(figures: list[Figure]) -> list[Figure]:
 
 
 def one_decision(rows: int) -> Figure:
-    """One decision on an account that was read, never judged before, beside a look-up and a comparison."""
+    """One decision on an account that was read, beside a look-up and a comparison."""
     answer = _answered(_bytes(_answer(rows)))
     readings = {symbol: Reading(row, 1.0) for symbol, row in answer.rows.items()}
-    memories = {symbol: row.memory for symbol, row in answer.rows.items() if isinstance(row, PairAccount)}
     owing = [f"A{number}USDT" for number in range(min(rows, 5))]
     levels = dict.fromkeys(readings, 2.0)
     repeats = 20
 
     def decisions() -> object:
         for symbol in owing * (repeats // len(owing)):
-            memories[symbol].clear()
             decide(symbol, Side.LONG, readings[symbol], _RULES, 60.0)
         return None
 

@@ -86,6 +86,9 @@ def test_a_command_prints_on_any_terminal(name: str, encoding: str, folder: Path
     assert process.returncode in STATUS.get(name, {0})
     if name in ("status", "check"):
         assert "margin level 1.2 <= 1.25" in " ".join(output.split())
+    if name == "status":
+        widths = {len(line) for line in output.splitlines() if line.startswith("|")}
+        assert len(widths) == 1, "a border is out of line"
 
 
 def test_every_command_is_among_them() -> None:

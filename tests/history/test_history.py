@@ -485,10 +485,10 @@ def test_equal_rows_in_another_database_are_another_history(tmp_path: Path) -> N
     """A history that was deleted and written anew is not taken for the one before."""
     fingerprints = set()
     for name in ("one", "two"):
-        history = History(f"sqlite:///{tmp_path / name}")
-        history.prepare()
-        history.writer(KEY, "bot").write([read(0, {PAIR: account()})])
-        fingerprints.add(history.fingerprint([KEY], 0, T0 + 1000))
+        with closing(History(f"sqlite:///{tmp_path / name}")) as history:
+            history.prepare()
+            history.writer(KEY, "bot").write([read(0, {PAIR: account()})])
+            fingerprints.add(history.fingerprint([KEY], 0, T0 + 1000))
     assert len(fingerprints) == 2
 
 
@@ -511,11 +511,9 @@ def test_an_earlier_version_is_migrated_with_what_it_holds(
     with pytest.raises(HistoryError, match=f"has version {known}, not {known + 1}"):
         history.check()
     for _ in range(2):
-        again = History(url)
-        again.prepare()
-        again.check()
+        _prepared(url)
     assert steps == [2]
-    assert again.as_of(PAIR, [T0], 60, [KEY])[0]
+    assert history.as_of(PAIR, [T0], 60, [KEY])[0]
 
 
 def test_the_first_version_gets_the_tables_of_deals(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

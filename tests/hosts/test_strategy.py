@@ -23,9 +23,12 @@ from support.strategies import Base, Plain
 from freqtrade_isolated_margin import IsolatedMarginMixin
 from freqtrade_isolated_margin.account.maths import ONE, Side
 from freqtrade_isolated_margin.guard.guard import Guard
+from freqtrade_isolated_margin.guard.judge import say_once
 from freqtrade_isolated_margin.hosts import selfcheck
 from freqtrade_isolated_margin.hosts.selfcheck import WAYS_TO_AN_ORDER, callers_in_freqtrade, check_guarded
+from freqtrade_isolated_margin.hosts.starting import start_guard
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Rule
+from freqtrade_isolated_margin.rules.settings import Settings
 
 D = Decimal
 
@@ -879,6 +882,28 @@ def test_the_users_loop_start_runs_and_may_raise() -> None:
     strategy = make(WithoutSuper, Verdict("0"))
     strategy.bot_loop_start(current_time=NOON)
     assert strategy.looped == NOON
+
+
+@pytest.mark.parametrize("charts", [True, False])
+def test_columns_that_no_candles_are_kept_for_are_told_of_once(
+    charts: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where charts are off, a strategy that computes with the columns reads in its log why they are NaN."""
+    say_once.cache_clear()
+    monkeypatch.setenv("ISOLATED_MARGIN_API_KEY", "k" * 64)
+    monkeypatch.setenv("ISOLATED_MARGIN_API_SECRET", "s" * 64)
+    settings = Settings.load({"charts": charts, "history": {"enabled": False}})
+    strategy = make(Plain)
+    strategy.dp = SimpleNamespace(_exchange=None, current_whitelist=list)
+    # Started but for its thread, which would begin to read.
+    monkeypatch.setattr(Guard, "start", lambda *_: None)
+    start_guard(strategy, settings)
+    candles = pd.DataFrame({"date": pd.date_range("2026-01-01", periods=3, freq="min", tz="UTC")})
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            assert strategy.margin_columns(candles, "BTC/USDT").isna().all(axis=None)
+    told = [line for line in caplog.messages if "margin columns" in line]
+    assert told == [] if charts else [line.count('{"charts": false}') for line in told] == [1]
 
 
 def test_the_clean_up_never_raises() -> None:

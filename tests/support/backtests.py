@@ -70,19 +70,23 @@ def level_at(moment: datetime) -> str:
 
 
 def write_history(
-    folder: Path, level: Callable[[datetime], str] = level_at, start: datetime = START, end: datetime = END
+    folder: Path,
+    level: Callable[[datetime], str | None] = level_at,
+    start: datetime = START,
+    end: datetime = END,
 ) -> History:
-    """Record one read a minute from `start` to before `end`."""
+    """Record one read a minute from `start` to before `end`; an account without a level owes nothing."""
     history = History(f"sqlite:///{folder / 'user_data' / DEFAULT_FILE}")
     history.prepare()
     writer = history.writer(KEY, "a bot")
-    accounts: dict[str, PairAccount] = {}
+    accounts: dict[str | None, PairAccount] = {}
     for at in range(milliseconds(start), milliseconds(end), 60_000):
         wanted = level(datetime.fromtimestamp(at / 1000, UTC))
         if wanted not in accounts:
-            row = builders.parsed(builders.long_row(wanted))
-            assert isinstance(row, PairAccount)
-            accounts[wanted] = row
+            row = builders.row(base_total=1) if wanted is None else builders.long_row(wanted)
+            account = builders.parsed(row)
+            assert isinstance(account, PairAccount)
+            accounts[wanted] = account
         writer.write([NewRead(at, lambda: 0.0, {"BTC/USDT": accounts[wanted]}, {})])
     return history
 
