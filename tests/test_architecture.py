@@ -25,7 +25,17 @@ MAY_KNOW: dict[str, set[str]] = {
     "guard": {"binance", "rules", "account", "errors"},
     "hosts": {"guard", "history", "binance", "rules", "account", "errors"},
     "trading": {"hosts", "guard", "history", "binance", "rules", "account", "errors"},
-    "commands": {"hosts", "guard", "history", "binance", "rules", "account", "errors", "localexchange"},
+    "commands": {
+        "trading",
+        "hosts",
+        "guard",
+        "history",
+        "binance",
+        "rules",
+        "account",
+        "errors",
+        "localexchange",
+    },
     "localexchange": set(),
 }
 

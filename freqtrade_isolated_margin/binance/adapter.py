@@ -338,6 +338,17 @@ class IsolatedMarginAdapter:
             beyond_reading=tuple(sorted(granted - {"enableReading", "enableWithdrawals", "ipRestrict"})),
         )
 
+    def fetch_burns(self) -> dict[str, bool]:
+        """Return whether fees and interest are paid in BNB, as ``bnbBurn`` says; weight 1.
+
+        :raises IsolatedMarginError: as `fetch`.
+        """
+        payload = self._signed("sapi_get_bnbburn", {}, 1)
+        names = ("spotBNBBurn", "interestBNBBurn")
+        if not isinstance(payload, dict) or not all(type(payload.get(name)) is bool for name in names):
+            raise AnswerError("the setting of BNB is not as documented")
+        return {name: payload[name] for name in names}
+
     def close(self) -> None:
         """Close the connections."""
         self._client.session.close()

@@ -178,15 +178,6 @@ class Venue(IsolatedMarginAdapter):
             lambda page: [_liquidation(row) for row in page["rows"] if row["symbol"] == symbol],
         )
 
-    def burns(self) -> dict[str, bool]:
-        """Return whether fees and interest are paid in BNB (API: ``bnbBurn``); weight 1."""
-        answer = self._signed("sapi_get_bnbburn", {}, 1)
-        return _read(
-            "BNB setting",
-            answer,
-            lambda row: {name: row[name] is True for name in ("spotBNBBurn", "interestBNBBurn")},
-        )
-
 
 def _read(what: str, answer: object, read: Callable[[Any], T]) -> T:
     """Return what an answer says. Raises `AnswerError` where it is not as documented."""

@@ -156,7 +156,7 @@ def _settings(config: dict[str, Any], name: str | None) -> Generator[Finding, No
         yield Finding("configuration", State.FAILURE, str(error))
         return None
     yield _section(config, settings)
-    yield _carries_the_mixin(name, strategy, problem)
+    yield _carries_the_mixin(name, strategy, problem, trades=settings.trading.enabled)
     return settings
 
 
@@ -170,7 +170,7 @@ def _section(config: dict[str, Any], settings: Settings) -> Finding:
     return Finding("configuration", State.OK, f'the section "{SECTION}" is valid')
 
 
-def _carries_the_mixin(name: str | None, strategy: object, problem: str | None) -> Finding:
+def _carries_the_mixin(name: str | None, strategy: object, problem: str | None, *, trades: bool) -> Finding:
     if problem or not name:
         found = problem or "no strategy is configured, so that it cannot be seen whether it carries the mixin"
         return Finding("strategy", State.FAILURE, found, "name it: --strategy NAME")
@@ -179,6 +179,11 @@ def _carries_the_mixin(name: str | None, strategy: object, problem: str | None) 
     from freqtrade_isolated_margin.hosts.mixin import IsolatedMarginMixin  # noqa: PLC0415
     from freqtrade_isolated_margin.hosts.selfcheck import check_guarded  # noqa: PLC0415
 
+    if not isinstance(strategy, IsolatedMarginMixin) and trades:
+        found = (
+            f"{name} does not carry the mixin: the guard is asked at each order, and its charts are not there"
+        )
+        return Finding("strategy", State.OK, found)
     if not isinstance(strategy, IsolatedMarginMixin):
         return Finding(
             "strategy",
@@ -220,6 +225,18 @@ def _exchange(
     enabled, allowed = adapter.fetch_account_limit()
     yield _accounts(snapshot, f"{enabled} of {allowed} isolated margin accounts are used; ")
     yield from _pairs(snapshot, settings)
+    if settings.trading.enabled:
+        yield from _trading(adapter, settings, config, snapshot)
+
+
+def _trading(
+    adapter: IsolatedMarginAdapter, settings: Settings, config: dict[str, Any], snapshot: Snapshot
+) -> Iterator[Finding]:
+    """Yield what a bot that trades in the accounts needs, and what is left in them."""
+    from freqtrade_isolated_margin.commands.check_trading import trading_notes  # noqa: PLC0415 - only for those
+
+    for ok, found, advice in trading_notes(adapter, settings, config, snapshot):
+        yield Finding("trading", State.OK if ok else State.FAILURE, found, advice)
 
 
 def _followed(config: dict[str, Any], settings: Settings) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from freqtrade_isolated_margin.binance.adapter import Restrictions
 from freqtrade_isolated_margin.errors import SettingsError
 from freqtrade_isolated_margin.rules.settings import SECTION, Settings
 
@@ -46,6 +47,15 @@ def check_configuration(config: Mapping[str, Any]) -> Settings:
                 )
     _check_markets(exchange)
     return settings
+
+
+def missing_permissions(may: Restrictions, *, moves: bool) -> list[str]:
+    """Return what a key lacks to trade in the margin accounts, under Binance's names.
+
+    `moves`: whether collateral is moved between the spot wallet and the accounts.
+    """
+    needed = ["enableSpotAndMarginTrading", "enableMargin", *(["permitsUniversalTransfer"] if moves else [])]
+    return [name for name in needed if name not in may.beyond_reading]
 
 
 def _check_markets(exchange: Mapping[str, Any]) -> None:

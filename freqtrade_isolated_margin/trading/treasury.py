@@ -30,6 +30,7 @@ from freqtrade_isolated_margin.trading import told
 from freqtrade_isolated_margin.trading.desk import Purpose, Send, Ticket, sending
 from freqtrade_isolated_margin.trading.journal import ORDERS, Deal, Journal, Kind, Outcome, Step, new_step
 from freqtrade_isolated_margin.trading.refusal import OrderRefusedError
+from freqtrade_isolated_margin.trading.requirements import missing_permissions
 from freqtrade_isolated_margin.trading.settling import DoubtError, Settler, TroubleError
 from freqtrade_isolated_margin.trading.sizes import Lots, exit_amount, stake
 from freqtrade_isolated_margin.trading.trades import number
@@ -126,16 +127,13 @@ class Treasury:
                 logger.info("%s: an isolated margin account is in use from an earlier run.", deal.pair)
 
     def _check_account(self) -> None:
-        burning = [name for name, burns in self._venue.burns().items() if burns]
+        burning = [name for name, burns in self._venue.fetch_burns().items() if burns]
         if burning:
             raise SettingsError(
                 f"isolated_margin.trading: fees or interest are paid in BNB ({', '.join(burning)}), which "
                 "this bot's books do not know; switch it off at Binance"
             )
-        may = self._venue.fetch_restrictions().beyond_reading
-        needed = ["enableSpotAndMarginTrading", "enableMargin"]
-        needed += ["permitsUniversalTransfer"] if self._moves else []
-        missing = [name for name in needed if name not in may]
+        missing = missing_permissions(self._venue.fetch_restrictions(), moves=self._moves)
         if missing:
             hint = '; or set "collateral": "account"' if missing == ["permitsUniversalTransfer"] else ""
             raise SettingsError(
