@@ -53,6 +53,27 @@ def test_a_trade_is_its_money(
         assert "Traceback" not in bot.output
 
 
+@pytest.mark.parametrize(("side", "enters", "exits"), [("long", "BUY", "SELL"), ("short", "SELL", "BUY")])
+def test_the_highest_leverage_is_that_of_the_side(
+    exchange: LocalExchange, tmp_path: Path, side: str, enters: str, exits: str
+) -> None:
+    """Where the guard's limits allow it: 10 for a long and 9 for a short of a pair with 10x."""
+    limits = {"block_below": 1.06, "full_above": 1.07}
+    section = {"margin_level": limits, "liquidation_distance": {"block_below": 0.01, "full_above": 0.02}}
+    books = Books(exchange)
+    with live_bot(tmp_path, exchange, live_strategy(20), section=section) as bot:
+        leverage = 10 if side == "long" else 9
+        answer = bot.api("POST", "forceenter", pair=PAIR, side=side, leverage=leverage)
+        assert "trade_id" in answer, answer
+        line = fulfilled(bot, enters)
+        exchange.set_price(PAIR, "100.5" if side == "long" else "99.5")
+        until(lambda: bot.api("POST", "forceexit", tradeid="1", ordertype="market").get("result"))
+        fulfilled(bot, exits, after=line)
+        books.settled()
+        assert abs(profit(bot) - books.earned) < CENT
+        assert bot.rows("SELECT leverage FROM trades") == [(float(leverage),)]
+
+
 def cancelled(bot: FreqtradeProcess) -> None:
     """Cancel the open order of the first trade, as soon as freqtrade has it in its database."""
     until(lambda: bot.rows("SELECT id FROM orders WHERE ft_is_open = 1"))
