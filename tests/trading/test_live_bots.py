@@ -37,8 +37,6 @@ def test_a_trade_is_its_money(
     leverage: int,
 ) -> None:
     """In and out again at another price: profit, wallet and account agree, and nothing is left behind."""
-    if side == "short" and leverage == 3:
-        leverage = 2
     books = Books(exchange)
     with live_bot(tmp_path, exchange, live_strategy(leverage, entry, exit_)) as bot:
         bot.api("POST", "forceenter", pair=PAIR, side=side)
