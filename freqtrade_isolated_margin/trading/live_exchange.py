@@ -13,7 +13,12 @@ from typing import Any
 
 from freqtrade.constants import BuySell
 from freqtrade.enums import ExitType
-from freqtrade.exceptions import InvalidOrderException, OperationalException, TemporaryError
+from freqtrade.exceptions import (
+    FreqtradeException,
+    InvalidOrderException,
+    OperationalException,
+    TemporaryError,
+)
 from freqtrade.exchange.exchange_types import CcxtBalances, CcxtOrder, CcxtPosition
 from freqtrade.persistence import LocalTrade, Order, Trade
 
@@ -28,6 +33,7 @@ from freqtrade_isolated_margin.trading.desk import Purpose, Send, Ticket
 from freqtrade_isolated_margin.trading.exchange import MarginExchange
 from freqtrade_isolated_margin.trading.journal import Journal
 from freqtrade_isolated_margin.trading.live import LiveAccounts
+from freqtrade_isolated_margin.trading.refusal import OrderRefusedError
 from freqtrade_isolated_margin.trading.sizes import Lots
 from freqtrade_isolated_margin.trading.trades import number, open_trades
 from freqtrade_isolated_margin.trading.treasury import Treasury
@@ -182,7 +188,15 @@ class LiveMarginExchange(MarginExchange):
         send: Send,
     ) -> CcxtOrder:
         cut = float(self.amount_to_precision(pair, amount))
-        return self.treasury().place(Ticket(purpose, pair, side, ordertype, cut, rate, leverage), send)
+        ticket = Ticket(purpose, pair, side, ordertype, cut, rate, leverage)
+        try:
+            return self.treasury().place(ticket, send)
+        except FreqtradeException:
+            raise
+        except Exception as error:
+            # freqtrade's loop would end of it.
+            logger.exception("%s: the treasury failed at an order.", pair)
+            raise OrderRefusedError(f"{pair}: the treasury failed at an order, see the log") from error
 
     def fetch_order(self, order_id: str, pair: str, params: dict[str, Any] | None = None) -> CcxtOrder:
         """Return an order of the pair's margin account, in freqtrade's amounts."""
@@ -220,9 +234,16 @@ class LiveMarginExchange(MarginExchange):
 
     def _told(self, pair: str, order: CcxtOrder) -> CcxtOrder:
         treasury = self.treasury()
-        if told.is_done(order):
-            self._book_interest(pair, str(order["id"]))
-        return treasury.told(pair, order)
+        try:
+            if told.is_done(order):
+                self._book_interest(pair, str(order["id"]))
+            return treasury.told(pair, order)
+        except FreqtradeException:
+            raise
+        except Exception as error:
+            # What freqtrade was told would be wrong, so it asks again.
+            logger.exception("%s: the treasury failed at an answer about an order.", pair)
+            raise TemporaryError(f"{pair}: the treasury failed at an answer, see the log") from error
 
     # ----- interest
 

@@ -258,9 +258,13 @@ class Treasury:
                 return closed
             deal = self._deals.get(ticket.pair) or Deal(ticket.pair, ticket.position, 0)
             amount = self._exit_amount(deal, ticket)
+        except OrderRefusedError:
+            raise
         except IsolatedMarginError as error:
             # An exit is never hindered: it goes out as freqtrade asks for it.
             logger.warning("%s: the account cannot be asked before an exit: %s", ticket.pair, error)
+        except Exception:
+            logger.exception("%s: preparing an exit failed; it goes out as it is asked for.", ticket.pair)
         if not amount:
             # As of an order that may only reduce: it would open a position where there is none to close.
             raise OrderRefusedError(f"{ticket.pair}: there is nothing to exit in its isolated margin account")

@@ -155,3 +155,24 @@ def test_killed_around_each_line_of_the_journal_in_an_exit(trader: Floor, side: 
     balanced(trader)
     assert abs(trader.beside) < CENT
     assert trader.profit != 0
+
+
+@pytest.mark.parametrize("part", ["_deal_for", "_find_liquidation"])
+def test_an_error_of_our_own_refuses_an_entry_and_lets_an_exit_pass(
+    trader: Floor, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """The bot lives, nothing is bought, and the position is closed all the same."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    assert trader.enter("long")
+    trader.loop()
+    with monkeypatch.context() as patch:
+        patch.setattr(trader.treasury, part, broken)
+        orders = len(trader.exchange.margin_orders)
+        assert not trader.enter("long", 100)
+        assert len(trader.exchange.margin_orders) == orders
+        assert trader.exit()
+        assert len(trader.exchange.margin_orders) == orders + 1
+    balanced(trader)
