@@ -322,20 +322,27 @@ class LiveMarginExchange(MarginExchange):
         except IsolatedMarginError as error:
             raise TemporaryError(f"The positions cannot be read: {error}") from None
 
-    def _name_liquidations(self) -> None:
-        """Say why trades were closed that the exchange has liquidated; freqtrade takes it for a sale."""
+    def _name_liquidations(self) -> bool:
+        """Say why trades were closed that the exchange has liquidated; whether any has had another reason.
+
+        freqtrade takes it for a sale.
+        """
+        named = False
         for pair in self.treasury().liquidated:
             for trade in Trade.session.query(Trade).filter(Trade.pair == pair):
                 closing = trade.orders[-1].order_id if trade.orders else ""
-                if closing.startswith(told.LIQUIDATION) and trade.exit_reason:
+                other = trade.exit_reason not in {None, ExitType.LIQUIDATION.value}
+                if closing.startswith(told.LIQUIDATION) and other:
                     trade.exit_reason = ExitType.LIQUIDATION.value
+                    named = True
+        return named
 
     # ----- once a loop, and at the end
 
     def _tend(self) -> None:
         self.treasury().loop()
-        self._name_liquidations()
-        Trade.commit()
+        if self._name_liquidations():
+            Trade.commit()
         super()._tend()
 
     def close(self) -> None:
