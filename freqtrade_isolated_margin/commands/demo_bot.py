@@ -97,6 +97,8 @@ def running(
     # Nothing of the person's own settings may reach the demo's bot.
     own = ("FREQTRADE__", "ISOLATED_MARGIN_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    # freqtrade breaks its lines by this, and the demos look for what they say.
+    environment["COLUMNS"] = "1000"
     with (folder / "freqtrade.log").open("wb") as log:
         # In a session of its own: Ctrl-C is for the demo, which then ends the bot in good order.
         process = subprocess.Popen(  # noqa: S603 - our own interpreter
