@@ -11,7 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -234,26 +234,31 @@ def check(command: str, tmp_path: Path) -> None:
         assert said in done.stdout
 
 
+def starts(words: Sequence[str], tmp_path: Path, said: str) -> None:
+    """Start a bot, and see it say something."""
+    process = subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        env=without_own_settings() | {"COLUMNS": "1000"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        assert any(said in line for line in process.stdout)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
 def trade(command: str, tmp_path: Path) -> None:
     """See the bot say what the front page says."""
     (said,) = re.findall(r"It says `(.*?)`", PAGES[FRONT])
     with LocalExchange(scenario="calm") as exchange:
         # With the empty section of the page.
         a_bots_folder(tmp_path, exchange, isolated_margin={})
-        process = subprocess.Popen(
-            [sys.executable, "-m", *shlex.split(command)],
-            cwd=tmp_path,
-            env=without_own_settings() | {"COLUMNS": "1000"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        try:
-            assert process.stdout
-            assert any(said in line for line in process.stdout)
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
+        starts([sys.executable, "-m", *shlex.split(command)], tmp_path, said)
 
 
 def margin_trade(command: str, tmp_path: Path) -> None:
@@ -265,22 +270,8 @@ def margin_trade(command: str, tmp_path: Path) -> None:
     with LocalExchange(scenario="calm") as exchange:
         modes = {"trading_mode": "futures", "margin_mode": "isolated"}
         a_bots_folder(tmp_path, exchange, isolated_margin=section, **modes)
-        process = subprocess.Popen(
-            [str(COMMAND.with_name(script)), *words],
-            cwd=tmp_path,
-            env=without_own_settings() | {"COLUMNS": "1000"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        try:
-            assert process.stdout
-            assert any(
-                "Orders go to isolated margin accounts, which are sim" in line for line in process.stdout
-            )
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
+        said = "Orders go to isolated margin accounts, which are sim"
+        starts([str(COMMAND.with_name(script)), *words], tmp_path, said)
 
 
 def init(command: str, tmp_path: Path) -> None:

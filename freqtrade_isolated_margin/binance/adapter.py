@@ -44,6 +44,8 @@ _TIMESTAMP_CODE = -1021
 _UNAUTHORIZED, _TOO_MANY_REQUESTS = 401, 429
 TOO_MUCH_WEIGHT = -1003
 """Binance's code for too many requests, whatever the HTTP status that comes with it (API)."""
+NO_ACCOUNT_CODES = frozenset({-3003, -11001})
+"""What Binance answers where there is no such account, and so where there is none at all (API)."""
 # Binance bans an address for up to three days (API: limits), so no wait is longer than that.
 _LONGEST_WAIT = 3 * 24 * 3600.0
 # How long to wait where a 429 or a 418 does not say: the limits count minutes, and a ban starts at two.

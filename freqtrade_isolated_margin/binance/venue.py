@@ -162,12 +162,6 @@ class Venue(IsolatedMarginAdapter):
         answer = self._signed("sapi_get_margin_borrow_repay", params, 10)
         return _read("payments", answer, lambda page: [plain_decimal(row["amount"]) for row in page["rows"]])
 
-    def max_transferable(self, symbol: str, asset: str) -> Decimal:
-        """Return how much of an asset may be moved out; weight 50."""
-        params = {"asset": asset, "isolatedSymbol": symbol}
-        answer = self._signed("sapi_get_margin_maxtransferable", params, 50)
-        return _read("amount", answer, lambda row: plain_decimal(row["amount"]))
-
     def liquidations(self, symbol: str, since: int) -> list[Liquidation]:
         """Return the account's forced liquidations from `since` (milliseconds) on; weight 1."""
         params = {"isolatedSymbol": symbol, "startTime": str(since), "size": str(_PAGE)}

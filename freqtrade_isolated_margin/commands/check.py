@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from freqtrade_isolated_margin.account.maths import Side
 from freqtrade_isolated_margin.account.records import NoMarket
-from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter, Restrictions
+from freqtrade_isolated_margin.binance.adapter import NO_ACCOUNT_CODES, IsolatedMarginAdapter, Restrictions
 from freqtrade_isolated_margin.binance.clock import Moment, moment
 from freqtrade_isolated_margin.binance.credentials import ENV_KEY, ENV_SECRET, Credentials
 from freqtrade_isolated_margin.binance.reader import PATIENCE_SECONDS, Reader, Snapshot, within
@@ -35,8 +35,6 @@ from freqtrade_isolated_margin.rules.settings import SECTION, Settings
 
 # A clock that is off by more is worth a word, although the guard corrects for it.
 _CLOCK_SECONDS = 1.0
-# What Binance answers where there is no such account, and so where there is none at all (API, error codes).
-_NO_ACCOUNT_CODES = {-3003, -11001}
 
 
 class State(StrEnum):
@@ -130,7 +128,7 @@ def _what_to_do(error: IsolatedMarginError) -> str:
             "check that key and secret belong together and are not swapped, the address that the key is "
             "bound to, and that it may read"
         )
-    if error.code in _NO_ACCOUNT_CODES:
+    if error.code in NO_ACCOUNT_CODES:
         return (
             "there may be no isolated margin account yet: at Binance, under Margin and Isolated, choose a "
             "pair and transfer something into its account, which makes it"

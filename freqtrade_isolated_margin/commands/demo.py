@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 import requests
@@ -30,7 +28,7 @@ from freqtrade_isolated_margin.account.records import PairAccount, parse_answer
 from freqtrade_isolated_margin.account.tiers import Tier, tier_ratios
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.binance.credentials import Credentials
-from freqtrade_isolated_margin.commands.demo_bot import Bot, running
+from freqtrade_isolated_margin.commands.demo_bot import Bot, end_on_a_signal, running
 from freqtrade_isolated_margin.commands.terminal import output
 from freqtrade_isolated_margin.errors import IsolatedMarginError
 from freqtrade_isolated_margin.localexchange import LocalExchange
@@ -60,14 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         from freqtrade_isolated_margin.commands.demo_day import write_day  # noqa: PLC0415 - the demo itself needs none of freqtrade's
 
         return write_day(console, user_data, Path(arguments.write))
-    # Whoever ends the demo with a signal gets the same clean end as with Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_a_signal()
     with tempfile.TemporaryDirectory(prefix="isolated-margin-demo-") as folder:
         return _play(console, config_file, Path(folder), arguments.seconds)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _play(console: Console, config_file: Path, folder: Path, seconds: float) -> int:

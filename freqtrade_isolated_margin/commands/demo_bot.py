@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import requests
@@ -20,6 +21,15 @@ from sqlalchemy import create_engine, text
 
 from freqtrade_isolated_margin.localexchange import LocalExchange
 from freqtrade_isolated_margin.rules.settings import SECTION
+
+
+def end_on_a_signal() -> None:
+    """Let whoever ends the demo with a signal get the same clean end as with Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @dataclass

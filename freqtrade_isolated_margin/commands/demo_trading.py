@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import tempfile
 import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
-from freqtrade_isolated_margin.commands.demo_bot import Bot, running
+from freqtrade_isolated_margin.commands.demo_bot import Bot, end_on_a_signal, running
 from freqtrade_isolated_margin.commands.terminal import output
 from freqtrade_isolated_margin.localexchange import LocalExchange, MarketSpec
 
@@ -69,7 +67,7 @@ class DemoError(Exception):
 def run(_arguments: argparse.Namespace) -> int:
     """Run the demo; 0 only if the books balance and everything was shown."""
     console = output()
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_a_signal()
     markets = [MarketSpec(pair, price=price) for pair, price in _PRICES.items()]
     permissions = {"permitsUniversalTransfer": True}
     with (
@@ -86,10 +84,6 @@ def run(_arguments: argparse.Namespace) -> int:
                 console.print(bot.log_tail(), markup=False)
                 return 1
             return play.report()
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _prepared(folder: Path, exchange: LocalExchange) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from freqtrade_isolated_margin.binance.adapter import IsolatedMarginAdapter
 from freqtrade_isolated_margin.binance.credentials import ENV_KEY, ENV_SECRET, Credentials, find_credentials
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from freqtrade_isolated_margin.history.asking import History
     from freqtrade_isolated_margin.history.follower import Whose
     from freqtrade_isolated_margin.hosts.candles import LiveCandles
+
+A = TypeVar("A", bound=IsolatedMarginAdapter)
 
 # What FreqUI shows of a pair: what Binance sends at once, and what indicators need before.
 _CANDLES = 1500
@@ -83,12 +85,17 @@ def check_funding(config: Mapping[str, Any], settings: Settings) -> None:
 def build_adapter(
     credentials: Credentials, settings: Settings, config: Mapping[str, Any]
 ) -> IsolatedMarginAdapter:
-    """Build the adapter that reads for a bot with this configuration.
+    """Build the adapter that reads for a bot with this configuration. Raises as `build`."""
+    return build(IsolatedMarginAdapter, credentials, settings, config)
+
+
+def build(kind: type[A], credentials: Credentials, settings: Settings, config: Mapping[str, Any]) -> A:
+    """Build an adapter of some kind for a bot with this configuration.
 
     :raises SettingsError: where ccxt does not take the bot's ``ccxt_config``, or cannot ask with it.
     """
     try:
-        return IsolatedMarginAdapter(
+        return kind(
             credentials,
             recv_window=settings.recv_window,
             weight_budget=settings.weight_budget,
@@ -108,7 +115,7 @@ def reading_credentials(
     """Return the credentials to read the exchange with, once ccxt has taken them.
 
     :raises CredentialsError: where there are none, or half of a pair.
-    :raises SettingsError: as `build_adapter`.
+    :raises SettingsError: as `build`.
     """
     credentials = credentials_of(config, environ)
     if credentials is None:

@@ -31,7 +31,7 @@ class Ticket(NamedTuple):
     side: BuySell
     ordertype: str
     amount: float
-    """Base currency, cut to the lot."""
+    """Base currency; cut to the lot where it gets to the treasury."""
     rate: float
     """Quote per base; the stop price of a stop."""
     leverage: float

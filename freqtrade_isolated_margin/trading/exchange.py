@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from freqtrade.constants import BuySell
 from freqtrade.enums import TRADE_MODES, CandleType, MarginMode, RunMode, TradingMode
@@ -36,14 +36,14 @@ from freqtrade_isolated_margin.guard.guard import Guard
 from freqtrade_isolated_margin.hosts.candles import LiveCandles
 from freqtrade_isolated_margin.hosts.locks import LOCK_PREFIX
 from freqtrade_isolated_margin.hosts.wiring import (
-    build_adapter,
+    build,
     build_guard,
     credentials_of,
     exchange_section,
 )
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Rule, plain
 from freqtrade_isolated_margin.rules.settings import Settings
-from freqtrade_isolated_margin.trading.desk import Purpose, order_parameters
+from freqtrade_isolated_margin.trading.desk import Purpose, Send, Ticket, order_parameters
 from freqtrade_isolated_margin.trading.gate import Entry, Gate
 from freqtrade_isolated_margin.trading.loans import Fill, TradeAccount
 from freqtrade_isolated_margin.trading.paper import PaperBook, PaperReader
@@ -53,6 +53,8 @@ from freqtrade_isolated_margin.trading.terms import ExchangeTerms, Terms, TermsB
 from freqtrade_isolated_margin.trading.trades import account_of, asked_about, number, open_trades
 
 logger = logging.getLogger(__name__)
+
+A = TypeVar("A", bound=IsolatedMarginAdapter)
 
 # Where a frame of candles remembers whose they are.
 _PAIR = "isolated margin pair"
@@ -194,10 +196,14 @@ class MarginExchange(Binance):  # type: ignore[misc]
         return PaperReader(adapter, self._paper, self.terms)
 
     def _make_adapter(self) -> IsolatedMarginAdapter:
+        return self._build(IsolatedMarginAdapter)
+
+    def _build(self, kind: type[A]) -> A:
+        """Build an adapter of a kind that reads, or trades, with the bot's key."""
         credentials = credentials_of(self._config)
         if credentials is None:
             raise CredentialsError("isolated_margin.trading: no API key to read the margin accounts with")
-        return build_adapter(credentials, self.margin_settings, self._config)
+        return build(kind, credentials, self.margin_settings, self._config)
 
     @property
     def _moves_stake(self) -> bool:
@@ -293,18 +299,28 @@ class MarginExchange(Binance):  # type: ignore[misc]
         """
         if not reduceOnly:
             self._ask_guard(pair, Side.LONG if side == "buy" else Side.SHORT, amount, rate, leverage)
-        order: CcxtOrder = super().create_order(
-            pair=pair,
-            ordertype=ordertype,
-            side=side,
-            amount=amount,
-            rate=rate,
-            leverage=leverage,
-            time_in_force=time_in_force,
-            reduceOnly=reduceOnly,
-            initial_order=initial_order,
-        )
-        return order
+        place = super().create_order
+
+        def send(cut: float) -> CcxtOrder:
+            order: CcxtOrder = place(
+                pair=pair,
+                ordertype=ordertype,
+                side=side,
+                amount=cut,
+                rate=rate,
+                leverage=leverage,
+                time_in_force=time_in_force,
+                reduceOnly=reduceOnly,
+                initial_order=initial_order,
+            )
+            return order
+
+        purpose = Purpose.EXIT if reduceOnly else Purpose.ENTRY
+        return self._place(Ticket(purpose, pair, side, ordertype, amount, rate, leverage), send)
+
+    def _place(self, ticket: Ticket, send: Send) -> CcxtOrder:
+        """Send an order that the guard has let through; a dry run has nothing to do around it."""
+        return send(ticket.amount)
 
     def _get_params(
         self,

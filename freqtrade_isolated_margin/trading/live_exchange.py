@@ -22,12 +22,11 @@ from freqtrade.exceptions import (
 from freqtrade.exchange.exchange_types import CcxtBalances, CcxtOrder, CcxtPosition
 from freqtrade.persistence import LocalTrade, Order, Trade
 
-from freqtrade_isolated_margin.account.maths import ZERO, Side
+from freqtrade_isolated_margin.account.maths import ZERO
 from freqtrade_isolated_margin.binance.venue import Venue
-from freqtrade_isolated_margin.errors import CredentialsError, IsolatedMarginError
+from freqtrade_isolated_margin.errors import IsolatedMarginError
 from freqtrade_isolated_margin.history.asking import open_history
-from freqtrade_isolated_margin.history.writing import key_id
-from freqtrade_isolated_margin.hosts.wiring import bot_name, credentials_of, exchange_section
+from freqtrade_isolated_margin.hosts.wiring import bot_name, own_key_id
 from freqtrade_isolated_margin.trading import told
 from freqtrade_isolated_margin.trading.desk import Purpose, Send, Ticket
 from freqtrade_isolated_margin.trading.exchange import MarginExchange
@@ -67,18 +66,12 @@ class LiveMarginExchange(MarginExchange):
             raise OperationalException(str(error)) from None
 
     def _made_treasury(self) -> Treasury:
-        credentials = credentials_of(self._config)
-        if credentials is None:
-            raise CredentialsError("isolated_margin.trading: no API key to trade in the margin accounts with")
         settings = self.margin_settings
-        venue = Venue(
-            credentials,
-            recv_window=settings.recv_window,
-            weight_budget=settings.weight_budget,
-            exchange=exchange_section(self._config),
-        )
+        venue = self._build(Venue)
         journal = Journal(
-            open_history(settings.history, self._config), key_id(credentials.key), bot_name(self._config)
+            open_history(settings.history, self._config),
+            own_key_id(self._config) or "",
+            bot_name(self._config),
         )
         return Treasury(
             venue,
@@ -132,33 +125,6 @@ class LiveMarginExchange(MarginExchange):
 
     # ----- orders
 
-    def create_order(
-        self,
-        *,
-        pair: str,
-        ordertype: str,
-        side: BuySell,
-        amount: float,
-        rate: float,
-        leverage: float,
-        time_in_force: str = "GTC",
-        reduceOnly: bool = False,  # noqa: N803 - freqtrade's own
-        initial_order: bool = True,
-    ) -> CcxtOrder:
-        """Place an order through the treasury: an entry only if the guard allows it, an exit always."""
-        asked = {"pair": pair, "ordertype": ordertype, "side": side, "rate": rate, "leverage": leverage}
-        asked |= {"time_in_force": time_in_force, "reduceOnly": reduceOnly, "initial_order": initial_order}
-        if not reduceOnly:
-            self._ask_guard(pair, Side.LONG if side == "buy" else Side.SHORT, amount, rate, leverage)
-        # Past the class between, which would ask once more: by then the collateral has been moved.
-        place = super(MarginExchange, self).create_order
-
-        def send(cut: float) -> CcxtOrder:
-            return place(amount=cut, **asked)
-
-        purpose = Purpose.EXIT if reduceOnly else Purpose.ENTRY
-        return self._place(purpose, pair, side, ordertype, amount, rate, leverage, send)
-
     def create_stoploss(
         self,
         pair: str,
@@ -174,21 +140,12 @@ class LiveMarginExchange(MarginExchange):
         def send(cut: float) -> CcxtOrder:
             return place(pair, cut, stop_price, order_types, side, leverage)
 
-        return self._place(Purpose.STOP, pair, side, "stop", amount, stop_price, leverage, send)
+        return self._place(Ticket(Purpose.STOP, pair, side, "stop", amount, stop_price, leverage), send)
 
-    def _place(
-        self,
-        purpose: Purpose,
-        pair: str,
-        side: BuySell,
-        ordertype: str,
-        amount: float,
-        rate: float,
-        leverage: float,
-        send: Send,
-    ) -> CcxtOrder:
-        cut = float(self.amount_to_precision(pair, amount))
-        ticket = Ticket(purpose, pair, side, ordertype, cut, rate, leverage)
+    def _place(self, ticket: Ticket, send: Send) -> CcxtOrder:
+        """Place an order through the treasury."""
+        pair = ticket.pair
+        ticket = ticket._replace(amount=float(self.amount_to_precision(pair, ticket.amount)))
         try:
             return self.treasury().place(ticket, send)
         except FreqtradeException:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from freqtrade_isolated_margin.account.maths import ZERO, Side
 from freqtrade_isolated_margin.account.records import Absent, PairAccount
+from freqtrade_isolated_margin.binance.adapter import NO_ACCOUNT_CODES
 from freqtrade_isolated_margin.binance.venue import OUT, Venue, is_doubtful
 from freqtrade_isolated_margin.errors import AnswerError, IsolatedMarginError
 from freqtrade_isolated_margin.trading.journal import ORDERS, Deal, Journal, Kind, Outcome, Step
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 _ROUNDS = 12
 # The exchange's clock and that of a history may differ by so much, in milliseconds.
 _BEFORE = 1000
-# Where the pair has no account (API: error codes).
-_NO_ACCOUNT = {-11001, -3003}
 
 
 class DoubtError(IsolatedMarginError):
@@ -74,7 +73,7 @@ class Settler:
         try:
             row = self._venue.fetch([symbol]).rows.get(symbol)
         except IsolatedMarginError as error:
-            if error.code not in _NO_ACCOUNT:
+            if error.code not in NO_ACCOUNT_CODES:
                 raise
             row = None
         if row is None or (isinstance(row, PairAccount) and row.is_absent):

@@ -45,19 +45,13 @@ class Position(NamedTuple):
 
     base: Decimal
     debt: Decimal
-    locked: Decimal = ZERO
 
     @classmethod
     @exact
     def of(cls, account: PairAccount, base_before: Decimal) -> Position:
         """Return that of an account which held `base_before` when the deal began."""
         base = account.base_asset
-        return cls(max(base.free + base.locked - base_before, ZERO), base.debt, base.locked)
-
-    @property
-    def size(self) -> Decimal:
-        """What is held, or owed and not held."""
-        return abs(self.base - self.debt)
+        return cls(max(base.free + base.locked - base_before, ZERO), base.debt)
 
 
 @exact

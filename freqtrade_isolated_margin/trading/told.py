@@ -23,12 +23,11 @@ def is_done(order: Mapping[str, Any]) -> bool:
     return order.get("status") in NON_OPEN_EXCHANGE_STATES
 
 
-def just_placed(order: CcxtOrder, step: Step) -> CcxtOrder:
+def just_placed(order: CcxtOrder, amount: float) -> CcxtOrder:
     """Return a new order as one that is open, whatever it is by now.
 
     freqtrade asks for it in its next loop; what belongs to its end is done then, in one place.
     """
-    amount = float(step.asked["amount"])
     unfilled = {"status": "open", "filled": 0.0, "remaining": amount, "cost": 0.0, "average": None}
     return {**order, **unfilled, "amount": amount, "trades": [], "fee": None, "fees": []}
 

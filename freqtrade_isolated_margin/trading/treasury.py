@@ -31,8 +31,8 @@ from freqtrade_isolated_margin.trading.desk import Purpose, Send, Ticket, sendin
 from freqtrade_isolated_margin.trading.journal import ORDERS, Deal, Journal, Kind, Outcome, Step, new_step
 from freqtrade_isolated_margin.trading.refusal import OrderRefusedError
 from freqtrade_isolated_margin.trading.requirements import missing_permissions
-from freqtrade_isolated_margin.trading.settling import DoubtError, Settler, TroubleError
-from freqtrade_isolated_margin.trading.sizes import Lots, exit_amount, stake
+from freqtrade_isolated_margin.trading.settling import DoubtError, Markets, Settler, TroubleError
+from freqtrade_isolated_margin.trading.sizes import exit_amount, stake
 from freqtrade_isolated_margin.trading.trades import number
 
 logger = logging.getLogger(__name__)
@@ -49,11 +49,8 @@ _LIQUIDATED = "its account was liquidated, and freqtrade has not closed the trad
 _STOP_HOURS = 24
 
 
-class House(Protocol):
+class House(Markets, Protocol):
     """What the treasury asks of the bot that it belongs to."""
-
-    def lots(self, pair: str) -> Lots:
-        """Return what a pair's orders are made of."""
 
     def hourly_rate(self, pair: str) -> Decimal:
         """Return what an hour of a loan in base currency costs, as a fraction of it."""
@@ -246,17 +243,12 @@ class Treasury:
             )
 
     def _leave(self, ticket: Ticket, send: Send) -> CcxtOrder:
-        deal = self._deals.get(ticket.pair)
+        deal = self._deals.get(ticket.pair) or Deal(ticket.pair, ticket.position, 0)
         amount = ticket.amount
         try:
-            if deal:
-                earlier = self._earlier_exit(deal, ticket)
-                if earlier:
-                    return earlier
-            closed = self._liquidated(ticket)
-            if closed:
-                return closed
-            deal = self._deals.get(ticket.pair) or Deal(ticket.pair, ticket.position, 0)
+            found = self._earlier_exit(deal, ticket) or self._liquidated(ticket)
+            if found:
+                return found
             amount = self._exit_amount(deal, ticket)
         except OrderRefusedError:
             raise
@@ -268,7 +260,6 @@ class Treasury:
         if not amount:
             # As of an order that may only reduce: it would open a position where there is none to close.
             raise OrderRefusedError(f"{ticket.pair}: there is nothing to exit in its isolated margin account")
-        deal = deal or Deal(ticket.pair, ticket.position, 0)
         step = self._noted(deal, Kind(ticket.purpose), _asked(ticket, amount))
         return self._sent(deal, step, ticket, send)
 
@@ -320,7 +311,7 @@ class Treasury:
             problem = error
         if problem is None:
             self._finish(step, Outcome.DONE, str(order["id"]))
-            return told.just_placed(order, step)
+            return told.just_placed(order, ticket.amount)
         placed = self._look(deal, step)
         if placed:
             logger.warning("%s: the answer to an order was lost; it was placed.", ticket.pair)
@@ -423,10 +414,11 @@ class Treasury:
 
     def _liquidations(self, trade: LocalTrade) -> list[Step]:
         """Return the liquidation of what an open trade holds now: of its newest deal, and no earlier one."""
-        deal, deals = self._deals.get(trade.pair), self._deals_of(trade)
+        deal = self._deals.get(trade.pair)
         if deal:
-            return self._find_liquidation(deal) if deal.id in deals else []
-        return self._journal.liquidations([max((number for number in deals if number), default=None)])
+            return self._find_liquidation(deal)
+        newest = max((number for number in self._deals_of(trade) if number), default=None)
+        return self._journal.liquidations([newest])
 
     # ----- forced liquidations
 
@@ -526,12 +518,6 @@ class Treasury:
             if self._find_liquidation(deal):
                 self._told_liquidated.add(deal.pair)
                 self._house.liquidated(trade)
-
-    @property
-    def troubles(self) -> dict[str, str]:
-        """What a person should look at, by pair."""
-        with self._lock:
-            return {pair: deal.trouble for pair, deal in self._deals.items() if deal.trouble}
 
     def _tend_quietly(self, deal: Deal) -> None:
         with self._troubles(deal):
@@ -643,24 +629,16 @@ def _liquidation(deal: Deal, record: Liquidation) -> dict[str, object]:
 
 def _open_order(ticket: Ticket, placed: PlacedOrder) -> CcxtOrder:
     """Return an order that was found afterwards as one that has just been placed."""
-    amount = ticket.amount
-    return {
+    found: CcxtOrder = {
         "id": placed.order_id,
         "clientOrderId": placed.name,
         "symbol": ticket.pair,
         "type": ticket.ordertype,
         "side": ticket.side,
-        "amount": amount,
         "price": ticket.rate,
-        "average": None,
-        "filled": 0.0,
-        "remaining": amount,
-        "cost": 0.0,
-        "status": "open",
-        "fee": None,
-        "trades": [],
         "info": {},
     }
+    return told.just_placed(found, ticket.amount)
 
 
 def _has_filled(order: Mapping[str, Any]) -> bool:
