@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
 from freqtrade_isolated_margin.account.records import plain_decimal
@@ -55,13 +56,28 @@ class PlacedOrder(NamedTuple):
         return self.status in {"NEW", "PARTIALLY_FILLED", "PENDING_NEW", "PENDING_CANCEL"}
 
 
+class Status(StrEnum):
+    """How far a transfer or a payment is (API: ``status``); any other word is an answer not understood."""
+
+    PENDING = "PENDING"
+    CONFIRMED = "CONFIRMED"
+    FAILED = "FAILED"
+
+
 class Transfer(NamedTuple):
     """A transfer between the spot wallet and some isolated margin account; the record names no pair."""
 
     asset: str
     amount: Decimal
     at: int
-    done: bool
+    status: Status
+
+
+class Payment(NamedTuple):
+    """A payment on a debt."""
+
+    amount: Decimal
+    status: Status
 
 
 class Liquidation(NamedTuple):
@@ -150,7 +166,7 @@ class Venue(IsolatedMarginAdapter):
         answer = self._signed("sapi_get_asset_transfer", params, 1)
         return _read("transfers", answer, lambda page: [_transfer(row) for row in page.get("rows") or []])
 
-    def payments(self, symbol: str, asset: str, since: int) -> list[Decimal]:
+    def payments(self, symbol: str, asset: str, since: int) -> list[Payment]:
         """Return the payments on a debt in an asset from `since` (milliseconds) on; weight 10."""
         params = {
             "type": "REPAY",
@@ -160,7 +176,7 @@ class Venue(IsolatedMarginAdapter):
             "size": str(_PAGE),
         }
         answer = self._signed("sapi_get_margin_borrow_repay", params, 10)
-        return _read("payments", answer, lambda page: [plain_decimal(row["amount"]) for row in page["rows"]])
+        return _read("payments", answer, lambda page: [_payment(row) for row in page["rows"]])
 
     def liquidations(self, symbol: str, since: int) -> list[Liquidation]:
         """Return the account's forced liquidations from `since` (milliseconds) on; weight 1."""
@@ -193,9 +209,11 @@ def _order(row: Mapping[str, Any]) -> PlacedOrder:
 
 
 def _transfer(row: Mapping[str, Any]) -> Transfer:
-    return Transfer(
-        row["asset"], plain_decimal(row["amount"]), int(row["timestamp"]), row["status"] == "CONFIRMED"
-    )
+    return Transfer(row["asset"], plain_decimal(row["amount"]), int(row["timestamp"]), Status(row["status"]))
+
+
+def _payment(row: Mapping[str, Any]) -> Payment:
+    return Payment(plain_decimal(row["amount"]), Status(row["status"]))
 
 
 def _liquidation(row: Mapping[str, Any]) -> Liquidation:

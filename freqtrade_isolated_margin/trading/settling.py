@@ -7,14 +7,14 @@ that is due, so that it may be broken off anywhere and begun again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Protocol
 
 from freqtrade_isolated_margin.account.maths import ZERO, Side
 from freqtrade_isolated_margin.account.records import Absent, PairAccount
 from freqtrade_isolated_margin.binance.adapter import NO_ACCOUNT_CODES
-from freqtrade_isolated_margin.binance.venue import OUT, Venue, is_doubtful
+from freqtrade_isolated_margin.binance.venue import OUT, Status, Venue, is_doubtful
 from freqtrade_isolated_margin.errors import AnswerError, IsolatedMarginError
 from freqtrade_isolated_margin.trading.journal import ORDERS, Deal, Journal, Kind, Outcome, Step
 from freqtrade_isolated_margin.trading.sizes import Lots, Position, rest_to_buy
@@ -120,7 +120,7 @@ class Settler:
         try:
             order_id = self._found(deal, step)
         except IsolatedMarginError as error:
-            logger.warning("%s: what became of a step (%s) cannot be asked: %s", deal.pair, step.kind, error)
+            logger.warning("%s: what became of a step (%s) is not known yet: %s", deal.pair, step.kind, error)
             return False
         if order_id is not None:
             logger.warning("%s: a step whose answer was lost was done (%s).", deal.pair, step.kind)
@@ -140,10 +140,18 @@ class Settler:
             return placed.order_id if placed else None
         asset, amount = step.asked["asset"], Decimal(step.asked["amount"])
         if step.kind is Kind.REPAY:
-            done = self._venue.payments(symbol, asset, since)
-            return "" if amount in done else None
-        moved = self._venue.transfers(step.asked["type"], since)
-        return "" if any(t.asset == asset and t.amount == amount for t in moved) else None
+            paid = self._venue.payments(symbol, asset, since)
+            found = {payment.status for payment in paid if payment.amount == amount}
+        else:
+            moved = self._venue.transfers(step.asked["type"], since)
+            found = {
+                transfer.status for transfer in moved if (transfer.asset, transfer.amount) == (asset, amount)
+            }
+        if Status.CONFIRMED in found:
+            return ""
+        if Status.PENDING in found:
+            raise DoubtError(f"the exchange has not yet done {_words(step.asked)}")
+        return None
 
     # ----- settling
 
@@ -264,7 +272,7 @@ class Settler:
         logger.info("%s: moved %s %s %s its isolated margin account.", deal.pair, f"{amount:f}", asset, way)
 
 
-def _words(asked: dict[str, object]) -> str:
+def _words(asked: Mapping[str, object]) -> str:
     return " ".join(
         str(value) for name, value in asked.items() if name in {"side", "sent", "amount", "asset"}
     )

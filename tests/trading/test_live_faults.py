@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support.floor import Floor, Killed, floor
@@ -90,6 +91,26 @@ def test_an_answer_to_an_exit_is_lost(trader: Floor, side: str, point: tuple[str
     balanced(trader)
     assert trader.exchange.faults.hits(fault) == 1
     assert abs(trader.beside) < CENT
+
+
+@pytest.mark.parametrize("status", ["FAILED", "PENDING", "A NEW WORD"])
+def test_a_transfer_counts_only_once_it_is_confirmed(trader: Floor, status: str) -> None:
+    """The exchange's history also lists what failed, and what it has yet to do."""
+    fault_at(trader.exchange, ENTRY[0], code=-1001, reset=True)
+
+    def with_this(page: dict[str, Any]) -> dict[str, Any]:
+        asked = [r for r in trader.exchange.requests if (r.method, r.path) == ("POST", TRANSFER)][-1].params
+        row = {"asset": "USDT", "amount": asked["amount"], "type": asked["type"], "status": status}
+        return {"total": 1, "rows": [*page.get("rows", []), row | {"tranId": 1, "timestamp": 1}]}
+
+    trader.exchange.faults.add(Fault(TRANSFER, method="GET", transform=with_this))
+    before = len(trader.exchange.margin_orders)
+    assert not trader.enter("long")
+    trader.loop()
+    assert len(trader.exchange.margin_orders) == before
+    trader.exchange.faults.clear()
+    balanced(trader)
+    assert trader.books.earned == 0
 
 
 @pytest.mark.parametrize(
