@@ -99,7 +99,7 @@ def test_a_pair_that_is_to_be_shrunk_now_is_not_placed_anew_in_full(story: Story
 
 
 def test_a_blocked_pairs_order_is_cancelled_and_none_takes_its_place(story: Story) -> None:
-    """By the margin level of its account: as unfilled, or as to be moved if the read ended between the two."""
+    """By its margin level: as unfilled, or as to be moved if the read ended between the two."""
     story.bot.wait_for(
         "unfilled entry order of XRP/USDT is to be cancelled( and not replaced)?: "
         "XRP/USDT long: block: margin level"

@@ -23,8 +23,8 @@ from freqtrade_isolated_margin.account.maths import ONE, Side, exact
 from freqtrade_isolated_margin.guard import inside
 from freqtrade_isolated_margin.guard.guard import Guard
 from freqtrade_isolated_margin.guard.judge import Judge, StandIn, Verdicts
+from freqtrade_isolated_margin.hosts.backtest_judge import BacktestJudge
 from freqtrade_isolated_margin.hosts.locks import log_refusal, tend
-from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.hosts.strategy import (
     GuardedStrategy,
     count_refusal,
@@ -67,14 +67,22 @@ def guarded(name: str, handler: _Handler, refusal: Any, inner: Any) -> Callable[
             return bind()(*args, **kwargs)
         try:
             kwargs |= zip(PARAMETERS[name], args, strict=False)
-            if isinstance(judge, Replay):
-                go_to(self, judge, kwargs["current_time"])
+            if isinstance(judge, BacktestJudge):
+                _stand(self, judge, kwargs)
             return handler(self, judge, bind, kwargs)
         except Exception:
             logger.exception("The isolated margin guard failed in %s; it refuses.", name)
             return refusal
 
     return callback
+
+
+def _stand(strategy: GuardedStrategy, judge: BacktestJudge, kwargs: dict[str, Any]) -> None:
+    """Let a backtest's judge stand at the moment of a callback, and at its price."""
+    go_to(strategy, judge, kwargs["current_time"])
+    if "current_rate" in kwargs:
+        pair = kwargs["pair"] if "pair" in kwargs else kwargs["trade"].pair
+        judge.told_price(pair, kwargs["current_rate"])
 
 
 def _own_result(bind: _Bind, kwargs: dict[str, Any], default: Any) -> Any:
@@ -112,7 +120,27 @@ def _may_enter(strategy: GuardedStrategy, judge: Judge, kwargs: dict[str, Any]) 
                 f"its value {value} is above the largest that is safe, {decision.max_stake:f}",
             )
             return False
-    return True
+    leverage = strategy._margin_leverages.get(kwargs["pair"], 1.0)
+    return _stands_after(strategy, judge, decision, float(kwargs["amount"]), float(kwargs["rate"]), leverage)
+
+
+def _stands_after(
+    strategy: GuardedStrategy,
+    judge: Judge,
+    decision: EntryDecision,
+    amount: float,
+    rate: float,
+    leverage: float,
+) -> bool:
+    """Whether an entry may be, by the account after it: a bot's exchange asks that, a backtest has none."""
+    if not isinstance(judge, BacktestJudge):
+        return True
+    figures = (Decimal(repr(figure)) for figure in (amount, rate, leverage))
+    after = judge.after_order(decision.pair, decision.side, *figures)
+    if after is None or not after.blocks:
+        return True
+    log_refusal(strategy, after)
+    return False
 
 
 def _refuse(judge: Judge, decision: EntryDecision, why: str) -> None:
@@ -130,6 +158,7 @@ def _custom_stake_amount(strategy: GuardedStrategy, judge: Judge, bind: _Bind, k
     if isnan(_number(own)):
         _log_no_stake(judge, f"{pair} {side}", "custom_stake_amount", own)
         return 0.0
+    strategy._margin_leverages[pair] = float(kwargs["leverage"])
     look = judge.look()
     decision = look.decision(pair, side, Decimal(str(kwargs["leverage"])))
     return _cut(strategy, judge, look, decision, own, kwargs["min_stake"], kwargs["max_stake"])
@@ -150,6 +179,10 @@ def _adjust_trade_position(
     look = judge.look()
     decision = look.decision(trade.pair, side, Decimal(str(trade.leverage or 1)))
     cut = _cut(strategy, judge, look, decision, stake, kwargs["min_stake"], kwargs["max_stake"])
+    rate, leverage = float(kwargs["current_entry_rate"]), float(trade.leverage or 1)
+    amount = min(float(cut), kwargs["max_stake"]) * leverage / rate
+    if cut and not _stands_after(strategy, judge, decision, amount, rate, leverage):
+        return None
     if cut is stake:
         return own
     if not cut:
@@ -263,7 +296,9 @@ def _adjust_entry_price(strategy: GuardedStrategy, judge: Judge, bind: _Bind, kw
         return keep
     why_not = _why_not_replace(strategy, look, decision, kwargs["order"], trade)
     if why_not is None:
-        return price
+        left = kwargs["order"].safe_remaining
+        stands = _stands_after(strategy, judge, decision, left, float(price), float(trade.leverage or 1))
+        return price if stands else None
     count_refusal(judge, decision, refused=True)
     logger.log(
         log_level(judge),

@@ -15,6 +15,7 @@ from freqtrade_isolated_margin.account.records import PairAccount
 from freqtrade_isolated_margin.guard.guard import Guard
 from freqtrade_isolated_margin.guard.judge import StandIn, say_once
 from freqtrade_isolated_margin.hosts.backtest import load_accounts, load_whole_backtest, name_history
+from freqtrade_isolated_margin.hosts.backtest_judge import BacktestJudge
 from freqtrade_isolated_margin.hosts.callbacks import HANDLERS, capping, cleaning, guarded, guards
 from freqtrade_isolated_margin.hosts.charts import (
     OwnPlotConfig,
@@ -35,6 +36,7 @@ from freqtrade_isolated_margin.hosts.starting import (
     recorded_charts,
     start_guard,
     start_replay,
+    start_simulation,
 )
 from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy, go_to, judge_of, settings_of
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Rule
@@ -53,6 +55,7 @@ class IsolatedMarginMixin(GuardedStrategy):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self._margin_wanted: dict[str, float] = {}
+        self._margin_leverages: dict[str, float] = {}
         name_history(self)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -100,7 +103,7 @@ class IsolatedMarginMixin(GuardedStrategy):
     def margin_lock(self, pair: str, side: str, now: datetime) -> tuple[str, Rule] | None:
         """Return the sides on which `pair` should be locked now, and by which rule; None if on none."""
         judge = judge_of(self)
-        if isinstance(judge, Replay):
+        if isinstance(judge, BacktestJudge):
             go_to(self, judge, now)
         look = judge.look()
         asked = look.decision(pair, Side(side))
@@ -116,12 +119,14 @@ class IsolatedMarginMixin(GuardedStrategy):
         """
         if isinstance(self._margin_judge, Replay):
             load_whole_backtest(self, self._margin_judge, data)
+        elif isinstance(self._margin_judge, BacktestJudge):
+            self._margin_judge.take(data)
         analysed: dict[str, DataFrame] = super().advise_all_indicators(data)
         return analysed
 
     def advise_entry(self, dataframe: DataFrame, metadata: dict[str, Any]) -> DataFrame:
         """Look for entries; here every backtest and every epoch of a hyperopt begins (freqtrade's hook)."""
-        if isinstance(self._margin_judge, Replay):
+        if isinstance(self._margin_judge, BacktestJudge):
             self._margin_judge.begin()
         return super().advise_entry(dataframe, metadata)
 
@@ -153,6 +158,8 @@ class IsolatedMarginMixin(GuardedStrategy):
             start_guard(self, settings)
         elif settings.enabled and settings.backtest == "replay" and mode not in CHARTING:
             start_replay(self, settings)
+        elif settings.enabled and settings.backtest == "simulate" and mode not in CHARTING:
+            start_simulation(self, settings)
         else:
             say_once("The isolated margin guard stands down outside of live and dry runs.")
             self._margin_judge = StandIn(Outcome.ALLOW, "the guard stands down outside of live and dry runs")

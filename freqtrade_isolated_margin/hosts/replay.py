@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import pickle
 import tempfile
 import weakref
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -24,13 +22,11 @@ from freqtrade_isolated_margin.errors import IsolatedMarginError
 from freqtrade_isolated_margin.history.asking import History, Recorded, open_history
 from freqtrade_isolated_margin.history.blocks import Span, blocked_spans
 from freqtrade_isolated_margin.history.tables import HistoryError
+from freqtrade_isolated_margin.hosts.backtest_judge import BacktestJudge
 from freqtrade_isolated_margin.hosts.columns import UNKNOWN, Values, values_of
 from freqtrade_isolated_margin.hosts.wiring import bot_name, own_key_id
-from freqtrade_isolated_margin.rules.decide import EntryDecision, Reading, Rule, decide
+from freqtrade_isolated_margin.rules.decide import EntryDecision, Reading, decide
 from freqtrade_isolated_margin.rules.settings import Settings, spot_pair
-
-logger = logging.getLogger(__name__)
-
 
 # As the live guard: for so long an allowed order may be on its way into the account.
 _ORDER_MS = 5000
@@ -43,7 +39,7 @@ _Known = dict[str, dict[int, Recorded | None]]
 _Question = tuple[str, Side, Decimal, datetime | None, Settings, str | None]
 
 
-class Replay:
+class Replay(BacktestJudge):
     """A judge for backtesting and hyperopt: each verdict is that of the newest account recorded before.
 
     `now` is the moment that is judged. What a backtest needs is looked up once, before it begins, and
@@ -56,10 +52,7 @@ class Replay:
         :raises SettingsError: where the history's URL is impossible.
         :raises HistoryError: where it cannot be read, or does not tell whose accounts are meant.
         """
-        self.settings = settings
-        self.now: datetime | None = None
-        self.trouble: str | None = None
-        """Why nothing can be judged, as where an epoch of hyperopt has impossible limits."""
+        super().__init__(settings)
         self._step = round(step.total_seconds() * 1000)
         self._where = settings.history, {"user_data_dir": config.get("user_data_dir")}
         self._history: History | None = None
@@ -69,7 +62,6 @@ class Replay:
         self._claimed: dict[str, int] = {}
         self._last: tuple[_Question, EntryDecision] | None = None
         self._copy: str | None = None
-        self._tally = _Tally()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the database here and put what was looked up into a file: each epoch gets a judge sent."""
@@ -92,19 +84,8 @@ class Replay:
 
     def begin(self) -> None:
         """Forget at which moment the former backtest ended, and what it used up."""
-        self.now = None
+        super().begin()
         self._claimed.clear()
-        self._tally.tell()
-
-    def tell(self, strategy: str) -> None:
-        """Log at the end of each backtest of `strategy` what became of its entries."""
-        self._tally.strategy = strategy
-        # freqtrade has no hook for the end: it is when the judge goes, at the latest with the process.
-        weakref.finalize(self, self._tally.tell)
-
-    def count(self, decision: EntryDecision, *, refused: bool) -> None:
-        """Note an entry, or an increase of a position, that was refused, or whose stake was cut."""
-        self._tally.counts[decision.pair, decision.rule if refused else None] += 1
 
     def load(self, opens: Mapping[str, Sequence[int]], length: int) -> None:
         """Look up the accounts of some pairs' candles at once, given by their opens and their length.
@@ -150,10 +131,6 @@ class Replay:
         recorded = known[at]
         return recorded if recorded and at - recorded.read_at <= self._max_age else None
 
-    def look(self) -> Replay:
-        """Return itself: its moment stands still until it is told another."""
-        return self
-
     def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:
         """Return what an entry into `pair` could be at `now`. Raises nothing but refuses."""
         # An entry is asked about twice: for its stake, and then for its confirmation.
@@ -186,11 +163,6 @@ class Replay:
         rules = self.settings.rules_for(pair)
         return decide(pair, side, reading, rules, float(self.settings.max_age_seconds), leverage)
 
-    def _refusal(self, pair: str, side: Side, why: str) -> EntryDecision:
-        reading = Reading(None, trouble=why)
-        rules = self.settings.rules_for(pair)
-        return decide(pair, side, reading, rules, float(self.settings.max_age_seconds))
-
     def account(self, pair: str) -> PairAccount | None:
         """Return the pair's account at `now`, if there was one and it is recorded and readable."""
         try:
@@ -212,10 +184,6 @@ class Replay:
         self._claimed[decision.pair] = now
         return True
 
-    def is_waiting(self, decision: EntryDecision) -> bool:  # noqa: ARG002 - the protocol
-        """Return False: nothing more will come."""
-        return False
-
     def values(self, pair: str, closes: Sequence[int]) -> list[Values]:
         """Return what the candles that close at `closes`, in milliseconds and looked up before, show."""
         return [
@@ -236,25 +204,6 @@ class Replay:
         if not known:
             return []
         return blocked_spans(self._open(), self._keys, pair, min(known), max(known), self._bot)
-
-
-class _Tally:
-    """How many entries were refused, by pair and rule, and how many stakes were cut (None)."""
-
-    def __init__(self) -> None:
-        self.strategy: str | None = None
-        self.counts: Counter[tuple[str, Rule | None]] = Counter()
-
-    def tell(self) -> None:
-        """Log a line for each pair, if that is wanted, and begin anew."""
-        for pair in sorted({pair for pair, _ in self.counts}) if self.strategy else ():
-            rules = {rule: count for (of, rule), count in self.counts.most_common() if of == pair and rule}
-            why = f" ({', '.join(f'{rule} {count}' for rule, count in rules.items())})" if rules else ""
-            logger.info(
-                "%s, %s: %s entries refused%s, %s stakes cut.",
-                self.strategy, pair, sum(rules.values()), why, self.counts[pair, None],
-            )  # fmt: skip
-        self.counts.clear()
 
 
 @lru_cache(maxsize=1)

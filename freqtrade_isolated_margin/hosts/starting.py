@@ -12,6 +12,7 @@ from freqtrade.exchange import timeframe_to_seconds
 
 from freqtrade_isolated_margin.errors import IsolatedMarginError
 from freqtrade_isolated_margin.guard.judge import say_once
+from freqtrade_isolated_margin.hosts.backtest_judge import BacktestJudge
 from freqtrade_isolated_margin.hosts.candles import LiveCandles
 from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy
@@ -83,6 +84,15 @@ def start_replay(strategy: GuardedStrategy, settings: Settings) -> None:
             f"The configuration's {both} win over the strategy's: as a parameter of hyperopt they do nothing."
         )
     strategy._margin_judge = strategy._margin_charts = judge
+    if strategy.config.get("runmode") == RunMode.BACKTEST:
+        judge.tell(type(strategy).__name__)
+
+
+def start_simulation(strategy: GuardedStrategy, settings: Settings) -> None:
+    """Prepare to judge a backtest by the accounts that its own trades make."""
+    judge: BacktestJudge = strategy.dp._exchange.simulation(settings)
+    say_once("The isolated margin guard judges by the accounts that the simulated trades make.")
+    strategy._margin_judge = judge
     if strategy.config.get("runmode") == RunMode.BACKTEST:
         judge.tell(type(strategy).__name__)
 

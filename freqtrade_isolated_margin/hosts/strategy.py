@@ -15,6 +15,7 @@ from freqtrade.strategy import IStrategy
 from freqtrade_isolated_margin.errors import SettingsError
 from freqtrade_isolated_margin.guard.alerts import Alerts
 from freqtrade_isolated_margin.guard.judge import Judge, StandIn
+from freqtrade_isolated_margin.hosts.backtest_judge import BacktestJudge
 from freqtrade_isolated_margin.hosts.candles import LiveCandles
 from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.rules.decide import EntryDecision, Outcome, Rule
@@ -42,6 +43,8 @@ class GuardedStrategy(IStrategy):  # type: ignore[misc]
     _margin_told: dict[str, tuple[Outcome, Rule]] | None = None
     _margin_wanted: dict[str, float]
     """The stake of each pair's newest entry before it was cut."""
+    _margin_leverages: dict[str, float]
+    """The leverage of each pair's newest entry: freqtrade does not tell it where the entry is confirmed."""
 
 
 def settings_of(strategy: GuardedStrategy) -> Settings:
@@ -78,7 +81,7 @@ def judge_of(strategy: GuardedStrategy) -> Judge:
     return _NOT_STARTED if strategy.config.get("runmode") in TRADE_MODES else _OFF_DUTY
 
 
-def go_to(strategy: GuardedStrategy, judge: Replay, now: datetime | None) -> None:
+def go_to(strategy: GuardedStrategy, judge: BacktestJudge, now: datetime | None) -> None:
     """Let a backtest's judge stand at `now`, with the settings that the strategy has by now."""
     judge.now = now
     try:
@@ -90,10 +93,10 @@ def go_to(strategy: GuardedStrategy, judge: Replay, now: datetime | None) -> Non
 
 def count_refusal(judge: Judge, decision: EntryDecision, *, refused: bool) -> None:
     """Note what became of an entry of a backtest, which says it at its end."""
-    if isinstance(judge, Replay):
+    if isinstance(judge, BacktestJudge):
         judge.count(decision, refused=refused)
 
 
 def log_level(judge: Judge) -> int:
     """Return at which level a refusal is logged: a backtest has thousands of them."""
-    return logging.DEBUG if isinstance(judge, Replay) else logging.INFO
+    return logging.DEBUG if isinstance(judge, BacktestJudge) else logging.INFO

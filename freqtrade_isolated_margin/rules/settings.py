@@ -174,8 +174,9 @@ class Settings(Rules):
     alerts: Annotated[AlertSettings, BeforeValidator(_switch)] = AlertSettings()
     charts: StrictBool = True
     """Whether charts show the columns of `COLUMNS`."""
-    backtest: Literal["off", "replay"] = "off"
-    """Whether the guard acts in backtesting and hyperopt, from the recorded history."""
+    backtest: Literal["off", "replay", "simulate"] = "off"
+    """Whether the guard acts in backtesting and hyperopt: by the recorded history, or by the accounts that
+    the simulated trades make."""
     pairs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Changes of the rules for single pairs."""
     trading: TradingSettings = TradingSettings()
@@ -215,6 +216,12 @@ class Settings(Rules):
     def _followable(self) -> Settings:
         if self.source == "history" and not self.history.enabled:
             raise ValueError('source "history" needs history.enabled')
+        return self
+
+    @model_validator(mode="after")
+    def _simulated_trading(self) -> Settings:
+        if self.backtest == "simulate" and not self.trading.enabled:
+            raise ValueError('backtest "simulate" needs trading.enabled: only then do trades make accounts')
         return self
 
     @model_validator(mode="after")

@@ -49,6 +49,7 @@ from freqtrade_isolated_margin.trading.loans import Fill, TradeAccount
 from freqtrade_isolated_margin.trading.paper import PaperBook, PaperReader
 from freqtrade_isolated_margin.trading.requirements import check_configuration
 from freqtrade_isolated_margin.trading.selfcheck import check_overrides
+from freqtrade_isolated_margin.trading.simulation import Simulation
 from freqtrade_isolated_margin.trading.terms import ExchangeTerms, Terms, TermsBook
 from freqtrade_isolated_margin.trading.trades import account_of, asked_about, number, open_trades
 
@@ -187,6 +188,10 @@ class MarginExchange(Binance):  # type: ignore[misc]
             )
         self._hosted = self._hosted or hosted
         return self._guard
+
+    def simulation(self, settings: Settings) -> Simulation:
+        """Return a judge of a backtest by the accounts that its trades make."""
+        return Simulation(settings, self.terms)
 
     def _make_reader(self) -> AccountsReader:
         """Return what reads the accounts that this class trades in: simulated ones in a dry run."""

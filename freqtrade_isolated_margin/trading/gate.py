@@ -76,18 +76,11 @@ class Gate:
 
     def _judge(self, entry: Entry) -> EntryDecision:
         tiers = self._tiers(entry.pair)
-        too_much = _beyond_tiers(entry, tiers)
+        too_much = beyond_tiers(entry, tiers)
         if too_much:
-            return _refusal(entry, Rule.FUNDING, too_much)
+            return too_much
         reading = self._read(entry.pair)
-        rules, max_age = self.settings.rules_for(entry.pair), float(self.settings.max_age_seconds)
-        before = decide(entry.pair, entry.side, reading, rules, max_age)
-        if before.blocks:
-            return before
-        after = after_order(reading.row, entry, tiers, moves_stake=self._moves_stake)
-        ratios = tier_ratios(tiers, after.holdings) if isinstance(after, PairAccount) else None
-        projected = reading._replace(row=after, tier_ratios=ratios)
-        return decide(entry.pair, entry.side, projected, rules, max_age)
+        return judge_order(entry, reading, tiers, self.settings, moves_stake=self._moves_stake)
 
     def _read(self, pair: str) -> Reading:
         reader, self._reader = self._reader or self._make_reader(), None
@@ -101,8 +94,27 @@ def _refusal(entry: Entry, rule: Rule, why: str) -> EntryDecision:
     return EntryDecision.because(entry.pair, entry.side, ZERO, rule, why)
 
 
+def judge_order(
+    entry: Entry, reading: Reading, tiers: tuple[Tier, ...], settings: Settings, *, moves_stake: bool
+) -> EntryDecision:
+    """Judge an order by its account as it is and as it would be after it."""
+    rules, max_age = settings.rules_for(entry.pair), float(settings.max_age_seconds)
+    before = decide(entry.pair, entry.side, reading, rules, max_age)
+    if before.blocks:
+        return before
+    after = after_order(reading.row, entry, tiers, moves_stake=moves_stake)
+    ratios = tier_ratios(tiers, after.holdings) if isinstance(after, PairAccount) else None
+    return decide(entry.pair, entry.side, reading._replace(row=after, tier_ratios=ratios), rules, max_age)
+
+
+def beyond_tiers(entry: Entry, tiers: tuple[Tier, ...]) -> EntryDecision | None:
+    """Return the refusal of an order for which no tier lends what it needs, or None."""
+    why = _too_much(entry, tiers)
+    return _refusal(entry, Rule.FUNDING, why) if why else None
+
+
 @exact
-def _beyond_tiers(entry: Entry, tiers: tuple[Tier, ...]) -> str | None:
+def _too_much(entry: Entry, tiers: tuple[Tier, ...]) -> str | None:
     """Say why no tier lends what an order needs, or None.
 
     A long borrows what of its value the stake does not pay, a short all that it sells (API:

@@ -28,6 +28,27 @@ class Held(NamedTuple):
     leverage: Decimal
     fills: tuple[Fill, ...]
 
+    @classmethod
+    def of(cls, trade: LocalTrade) -> Held:
+        """Return what the account of a trade follows from."""
+        return cls(side_of(trade), number(trade.leverage or 1.0), fills_of(trade))
+
+
+def paper_row(
+    pair: str, held: Held | None, price: Decimal, at: float, terms: Terms
+) -> PairAccount | Unreadable:
+    """Return the record of a simulated account at a price and a moment (UNIX seconds)."""
+    base, _, quote = pair.partition("/")
+    if held is None:
+        return account_row(Balance(base), Balance(quote), price, terms.tiers)
+    account = TradeAccount.of(held.side, held.leverage, terms.rates, held.fills, at)
+    return account_row(
+        Balance(base, account.base.free, account.base.borrowed, account.base.interest),
+        Balance(quote, account.quote.free, account.quote.borrowed, account.quote.interest),
+        price,
+        terms.tiers,
+    )
+
 
 class PaperBook:
     """What the bot holds, told by the bot's thread and read by others'."""
@@ -37,12 +58,7 @@ class PaperBook:
 
     def publish(self, trades: Iterable[LocalTrade]) -> None:
         """Take in freqtrade's open trades."""
-        self.held = MappingProxyType(
-            {
-                trade.pair: Held(side_of(trade), number(trade.leverage or 1.0), fills_of(trade))
-                for trade in trades
-            }
-        )
+        self.held = MappingProxyType({trade.pair: Held.of(trade) for trade in trades})
 
 
 class PaperReader:
@@ -78,10 +94,9 @@ class PaperReader:
             if not price:
                 rows[pair] = Unreadable("its price is not known")
                 continue
-            row = rows[pair] = self._row(pair, held.get(pair), price, asked_at)
-            found = (
-                tier_ratios(self._terms(pair).tiers, row.holdings) if isinstance(row, PairAccount) else None
-            )
+            terms = self._terms(pair)
+            row = rows[pair] = paper_row(pair, held.get(pair), price, asked_at.wall, terms)
+            found = tier_ratios(terms.tiers, row.holdings) if isinstance(row, PairAccount) else None
             if found:
                 ratios[pair] = found
         return Snapshot(
@@ -89,19 +104,6 @@ class PaperReader:
             rows=MappingProxyType(rows),
             symbols=MappingProxyType(symbols),
             ratios=MappingProxyType(ratios),
-        )
-
-    def _row(self, pair: str, held: Held | None, price: Decimal, at: Moment) -> PairAccount | Unreadable:
-        terms = self._terms(pair)
-        base, _, quote = pair.partition("/")
-        if held is None:
-            return account_row(Balance(base), Balance(quote), price, terms.tiers)
-        account = TradeAccount.of(held.side, held.leverage, terms.rates, held.fills, at.wall)
-        return account_row(
-            Balance(base, account.base.free, account.base.borrowed, account.base.interest),
-            Balance(quote, account.quote.free, account.quote.borrowed, account.quote.interest),
-            price,
-            terms.tiers,
         )
 
     @property

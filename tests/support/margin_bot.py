@@ -60,3 +60,11 @@ def exported(folder: Path, name: str = "Tested") -> list[dict[str, Any]]:
             "trades"
         ]
         return trades
+
+
+def charged_hours(opened: datetime, closed: datetime) -> int:
+    """One hour at once, and one at each full hour of the clock since: counted one by one."""
+    hours = 1
+    for hour in range(int(opened.timestamp()) // 3600, int(closed.timestamp()) // 3600 + 1):
+        hours += opened.timestamp() < hour * 3600 <= closed.timestamp()
+    return hours

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 from support.bot import freqtrade
-from support.margin_bot import MODULE, RANGE, START, exported, margin_config, write_candles
+from support.margin_bot import (
+    MODULE,
+    RANGE,
+    START,
+    charged_hours,
+    exported,
+    margin_config,
+    write_candles,
+)
 
 from freqtrade_isolated_margin.localexchange import LocalExchange
 
@@ -64,14 +72,6 @@ def prepared(folder: Path, exchange: LocalExchange, **changes: Any) -> dict[str,
     )
     config["exchange"] |= {"key": "", "secret": ""}
     return config
-
-
-def charged_hours(opened: datetime, closed: datetime) -> int:
-    """One hour at once, and one at each full hour of the clock since: counted one by one."""
-    hours = 1
-    for hour in range(int(opened.timestamp()) // 3600, int(closed.timestamp()) // 3600 + 1):
-        hours += opened.timestamp() < hour * 3600 <= closed.timestamp()
-    return hours
 
 
 def by_hand(trade: dict[str, Any]) -> tuple[Fraction, Fraction]:

@@ -97,6 +97,7 @@ def test_an_answer_to_an_exit_is_lost(trader: Floor, side: str, point: tuple[str
 def test_a_transfer_counts_only_once_it_is_confirmed(trader: Floor, status: str) -> None:
     """The exchange's history also lists what failed, and what it has yet to do."""
     fault_at(trader.exchange, ENTRY[0], code=-1001, reset=True)
+    asked_before = len([r for r in trader.exchange.requests if (r.method, r.path) == ("POST", ORDER)])
 
     def with_this(page: dict[str, Any]) -> dict[str, Any]:
         asked = [r for r in trader.exchange.requests if (r.method, r.path) == ("POST", TRANSFER)][-1].params
@@ -104,10 +105,9 @@ def test_a_transfer_counts_only_once_it_is_confirmed(trader: Floor, status: str)
         return {"total": 1, "rows": [*page.get("rows", []), row | {"tranId": 1, "timestamp": 1}]}
 
     trader.exchange.faults.add(Fault(TRANSFER, method="GET", transform=with_this))
-    before = len(trader.exchange.margin_orders)
     assert not trader.enter("long")
     trader.loop()
-    assert len(trader.exchange.margin_orders) == before
+    assert not [r for r in trader.exchange.requests if (r.method, r.path) == ("POST", ORDER)][asked_before:]
     trader.exchange.faults.clear()
     balanced(trader)
     assert trader.books.earned == 0
