@@ -591,9 +591,9 @@ class Treasury:
 
     def _undo_entry(self, deal: Deal, placed: PlacedOrder) -> None:
         """Trade an increase back that freqtrade does not know. Once: a repair step names it."""
-        if any(
-            step.kind is Kind.REPAIR and step.asked.get("undoes") == placed.order_id for step in deal.steps
-        ):
+        repairs = [step for step in deal.steps if step.asked.get("undoes") == placed.order_id]
+        # One that was refused, or killed before it was sent, has undone nothing.
+        if any(step.outcome in {None, Outcome.DONE} for step in repairs):
             return
         lots = self._house.lots(deal.pair)
         received = placed.executed * (ONE - lots.fee) if deal.side is Side.LONG else placed.executed

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from support.floor import Floor, Killed, floor
+from support.floor import PATIENCE_MS, Floor, Killed, floor
 from support.live_bot import CENT, margin_exchange
 
 from freqtrade_isolated_margin.localexchange import Fault, LocalExchange
@@ -196,4 +198,27 @@ def test_an_error_of_our_own_refuses_an_entry_and_lets_an_exit_pass(
         assert len(trader.exchange.margin_orders) == orders
         assert trader.exit()
         assert len(trader.exchange.margin_orders) == orders + 1
+    balanced(trader)
+
+
+@pytest.mark.parametrize("call", range(4))
+def test_killed_while_an_unknown_increase_is_traded_back(trader: Floor, call: int) -> None:
+    """It is traded back after the next start, once, and not taken for done because that was begun."""
+    assert trader.enter("long")
+    trader.loop()
+    # Killed once the increase is placed and its answer written down: freqtrade never hears of it.
+    with trader.killed_at(7) as happened, pytest.raises(Killed):
+        trader.enter("long")
+    assert happened()
+    trader.restart()
+    with trader.killed_at(call) as happened, suppress(Killed):
+        trader.bot.exchange.reload_markets()
+    assert happened()
+    trader.restart()
+    for _ in range(8):
+        trader.loop()
+        time.sleep(PATIENCE_MS / 4000)
+    assert trader.trade
+    (account,) = trader.exchange.state.accounts.values()
+    assert float(account.base.total) == pytest.approx(trader.trade.amount, rel=0.01)
     balanced(trader)
