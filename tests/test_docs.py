@@ -34,7 +34,7 @@ from freqtrade_isolated_margin.hosts.selfcheck import check_guarded
 from freqtrade_isolated_margin.localexchange import LocalExchange
 from freqtrade_isolated_margin.rules.decide import Reading, decide
 from freqtrade_isolated_margin.rules.rules import Rules
-from freqtrade_isolated_margin.rules.settings import SECTION, Settings
+from freqtrade_isolated_margin.rules.settings import SECTION, ReduceSettings, Settings
 
 PACKAGE = ROOT / "freqtrade_isolated_margin"
 FRONT = "README.md"
@@ -263,7 +263,7 @@ def trade(command: str, tmp_path: Path) -> None:
 
 def margin_trade(command: str, tmp_path: Path) -> None:
     """See the installed script start a dry run in simulated accounts, with the section of the page."""
-    (section,) = [
+    section, *_ = [
         json.loads(found.text)[SECTION] for found in snippets("json") if found.page == "docs/trading.md"
     ]
     script, *words = shlex.split(command)
@@ -448,6 +448,8 @@ def test_the_table_of_settings_has_every_setting_and_its_default() -> None:
         at[last] = json.loads(default)
     assert _names(section) == _names(Settings.load().model_dump())
     assert Settings.load(section) == Settings.load()
+    for name in ReduceSettings.model_fields:
+        assert f"| `reduce.{name}` |" in PAGES["docs/settings.md"]
 
 
 def _names(section: dict[str, Any], above: str = "") -> set[str]:

@@ -113,6 +113,19 @@ def level_at(holdings: Holdings, price: Decimal) -> Decimal:
 
 
 @exact
+def value_to_close(holdings: Holdings, price: Decimal, level: Decimal) -> Decimal:
+    """The value, in quote currency, to close of a position so that the margin level rises to `level`.
+
+    What is closed repays: ``(A - v) / (D - v) = level`` solved for v, ``v = (level × D - A) / (level - 1)``,
+    where A are the assets and D the debts at `price`; 0 where the level is as high already. Before fees.
+    Source: derived from the margin level (FAQ); an exit repays its proceeds (API: ``AUTO_REPAY``).
+    """
+    base, quote, base_debt, quote_debt = holdings
+    assets, debt = base * price + quote, base_debt * price + quote_debt
+    return max((level * debt - assets) / (level - ONE), ZERO)
+
+
+@exact
 def liquidation_price(holdings: Holdings, ratio: Decimal) -> Decimal | None:
     """The price at which the margin level meets `ratio`, or None where no price above zero does.
 

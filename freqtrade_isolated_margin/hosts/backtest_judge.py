@@ -59,6 +59,10 @@ class BacktestJudge(ABC):
         """Note an entry, or an increase of a position, that was refused, or whose stake was cut."""
         self._tally.counts[decision.pair, decision.rule if refused else None] += 1
 
+    def count_reduction(self, pair: str) -> None:
+        """Note that a position was reduced."""
+        self._tally.reduced[pair] += 1
+
     def look(self) -> Self:
         """Return itself: its moment stands still until it is told another."""
         return self
@@ -96,6 +100,7 @@ class Tally:
     def __init__(self) -> None:
         self.strategy: str | None = None
         self.counts: Counter[tuple[str, Rule | None]] = Counter()
+        self.reduced: Counter[str] = Counter()
 
     def tell(self) -> None:
         """Log a line for each pair, if that is wanted, and begin anew."""
@@ -106,4 +111,7 @@ class Tally:
                 "%s, %s: %s entries refused%s, %s stakes cut.",
                 self.strategy, pair, sum(rules.values()), why, self.counts[pair, None],
             )  # fmt: skip
+        for pair in sorted(self.reduced) if self.strategy else ():
+            logger.info("%s, %s: reduced %s times.", self.strategy, pair, self.reduced[pair])
         self.counts.clear()
+        self.reduced.clear()

@@ -25,6 +25,7 @@ from freqtrade_isolated_margin.guard.guard import Guard
 from freqtrade_isolated_margin.guard.judge import Judge, StandIn, Verdicts
 from freqtrade_isolated_margin.hosts.backtest_judge import BacktestJudge
 from freqtrade_isolated_margin.hosts.locks import log_refusal, tend
+from freqtrade_isolated_margin.hosts.reducing import reduction
 from freqtrade_isolated_margin.hosts.strategy import (
     GuardedStrategy,
     count_refusal,
@@ -169,8 +170,22 @@ def _adjust_trade_position(
 ) -> Any:
     own = _own_result(bind, kwargs, default=None)
     stake, *tag = own if isinstance(own, tuple) and own else (own,)
-    if not _is_increase(stake):
+    increases = _is_increase(stake)
+    if increases or not stake:
+        # What the strategy decreases by itself comes first, and an increase last.
+        reduced = reduction(strategy, judge, judge.look(), kwargs)
+        if reduced:
+            return reduced
+    if not increases:
         return own
+    left = _increase(strategy, judge, stake, kwargs)
+    if left is stake:
+        return own
+    return (left, *tag) if left and tag else left
+
+
+def _increase(strategy: GuardedStrategy, judge: Judge, stake: Any, kwargs: dict[str, Any]) -> Any:
+    """Return what may be had of an increase: all of it, less, or None."""
     trade = kwargs["trade"]
     side = Side(trade.trade_direction)
     if isnan(_number(stake)):
@@ -178,16 +193,12 @@ def _adjust_trade_position(
         return None
     look = judge.look()
     decision = look.decision(trade.pair, side, Decimal(str(trade.leverage or 1)))
-    cut = _cut(strategy, judge, look, decision, stake, kwargs["min_stake"], kwargs["max_stake"])
+    left = _cut(strategy, judge, look, decision, stake, kwargs["min_stake"], kwargs["max_stake"])
     rate, leverage = float(kwargs["current_entry_rate"]), float(trade.leverage or 1)
-    amount = min(float(cut), kwargs["max_stake"]) * leverage / rate
-    if cut and not _stands_after(strategy, judge, decision, amount, rate, leverage):
+    amount = min(float(left), kwargs["max_stake"]) * leverage / rate
+    if not left or not _stands_after(strategy, judge, decision, amount, rate, leverage):
         return None
-    if cut is stake:
-        return own
-    if not cut:
-        return None
-    return (cut, *tag) if tag else cut
+    return left
 
 
 def _is_increase(stake: Any) -> bool:

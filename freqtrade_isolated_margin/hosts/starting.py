@@ -14,6 +14,7 @@ from freqtrade_isolated_margin.errors import IsolatedMarginError
 from freqtrade_isolated_margin.guard.judge import say_once
 from freqtrade_isolated_margin.hosts.backtest_judge import BacktestJudge
 from freqtrade_isolated_margin.hosts.candles import LiveCandles
+from freqtrade_isolated_margin.hosts.reducing import check_reducing
 from freqtrade_isolated_margin.hosts.replay import Replay
 from freqtrade_isolated_margin.hosts.strategy import GuardedStrategy
 from freqtrade_isolated_margin.hosts.wiring import bot_name, build_guard, check_funding
@@ -56,6 +57,7 @@ def start_guard(strategy: GuardedStrategy, settings: Settings) -> None:
         settings.check_pairs(exchange.markets if exchange else ())
     except IsolatedMarginError as error:
         raise OperationalException(str(error)) from None
+    check_reducing(strategy, settings, strategy.dp.current_whitelist())
     strategy._margin_locks, strategy._margin_told = None, {}
     strategy._margin_judge = judge
     strategy._margin_charts = candles
@@ -91,6 +93,7 @@ def start_replay(strategy: GuardedStrategy, settings: Settings) -> None:
 def start_simulation(strategy: GuardedStrategy, settings: Settings) -> None:
     """Prepare to judge a backtest by the accounts that its own trades make."""
     judge: BacktestJudge = strategy.dp._exchange.simulation(settings)
+    check_reducing(strategy, settings, strategy.config["exchange"]["pair_whitelist"])
     say_once("The isolated margin guard judges by the accounts that the simulated trades make.")
     strategy._margin_judge = judge
     if strategy.config.get("runmode") == RunMode.BACKTEST:

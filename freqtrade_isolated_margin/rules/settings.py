@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, StrictBool, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -116,6 +116,22 @@ def check_db_url(url: str, *, password_allowed: bool = False) -> None:
         )
 
 
+class ReduceSettings(StrictSettings):
+    """When a position is reduced before its margin call, and how far."""
+
+    at_level: Annotated[Number, Field(gt=1, le=10)]
+    """Margin level at or below which so much is closed that the account stands at `to_level`."""
+    to_level: Annotated[Number, Field(gt=1, le=10)]
+    pause_seconds: Annotated[Number, Field(ge=0, le=86400)] = Number(60)
+    """Seconds from one fill of a trade to its next reduction, at least ``max_age_seconds``."""
+
+    @model_validator(mode="after")
+    def _upwards(self) -> ReduceSettings:
+        if self.to_level <= self.at_level:
+            raise ValueError(f"to_level ({self.to_level}) must be above at_level ({self.at_level})")
+        return self
+
+
 _CURRENCY = re.compile(r"[A-Z0-9]{1,20}")
 
 
@@ -180,6 +196,8 @@ class Settings(Rules):
     pairs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Changes of the rules for single pairs."""
     trading: TradingSettings = TradingSettings()
+    reduce: ReduceSettings | None = None
+    """Whether a position is reduced before its margin call."""
 
     @field_validator("pairs")
     @classmethod
@@ -216,6 +234,12 @@ class Settings(Rules):
     def _followable(self) -> Settings:
         if self.source == "history" and not self.history.enabled:
             raise ValueError('source "history" needs history.enabled')
+        return self
+
+    @model_validator(mode="after")
+    def _reduced_trading(self) -> Settings:
+        if self.reduce and not self.trading.enabled:
+            raise ValueError("reduce needs trading.enabled: else an account is not that of a trade")
         return self
 
     @model_validator(mode="after")
@@ -341,11 +365,17 @@ def _explain(problem: ErrorDetails, model: type[StrictSettings], where: str) -> 
     return f"{name}: {message[:1].lower()}{message[1:]}"
 
 
+def _is_part(annotation: object) -> TypeGuard[type[StrictSettings]]:
+    return isinstance(annotation, type) and issubclass(annotation, StrictSettings)
+
+
 def _suggestion(path: list[str], model: type[StrictSettings]) -> str:
     fields = model.model_fields
     for part in path[:-1]:
-        inner = fields[part].annotation
-        fields = inner.model_fields if isinstance(inner, type) and issubclass(inner, StrictSettings) else {}
+        annotation = fields[part].annotation
+        # What may be left out as a whole is a part, or None.
+        inner = next((one for one in (annotation, *get_args(annotation)) if _is_part(one)), None)
+        fields = inner.model_fields if inner else {}
     close = difflib.get_close_matches(path[-1], fields, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"{hint} (allowed: {', '.join(sorted(fields))})"

@@ -190,15 +190,16 @@ class Treasury:
             deal = self._deals.get(pair)
             if deal and (deal.doubtful or deal.trouble):
                 raise DoubtError(deal.trouble or "what became of an earlier step is not known yet")
-        if deal and self._house.trade(pair):
+        trade = self._house.trade(pair)
+        if deal and trade:
             if self._find_liquidation(deal):
                 raise TroubleError(_LIQUIDATED)
+            self._check_exits_known(deal, trade)
             return deal
         if deal:
             # Nobody owns it any more, and its end could not be reached until now.
             self._settler.wind_up(deal)
             self._forget(deal)
-        trade = self._house.trade(pair)
         if trade and trade.amount and self._liquidations(trade):
             raise TroubleError(_LIQUIDATED)
         account = self._settler.account(pair)
@@ -208,6 +209,23 @@ class Treasury:
         self._journal.open(begun)
         self._deals[pair], self._states[pair] = begun, _State(abandoned=False)
         return begun
+
+    def _check_exits_known(self, deal: Deal, trade: LocalTrade) -> None:
+        """Refuse to increase what has been exited without freqtrade's knowledge, as after a kill.
+
+        It learns of that at the next exit; an increase before would be sold with it as if all were one.
+        """
+        known = {order.order_id for order in trade.orders}
+        for step in deal.steps:
+            if step.kind not in {Kind.EXIT, Kind.STOP} or step.outcome is not Outcome.DONE:
+                continue
+            if step.order_id not in known:
+                placed = self._venue.order_named(self._settler.symbol(deal.pair), step.name)
+                if placed and placed.executed:
+                    raise TroubleError(
+                        f"freqtrade does not know of an exit that was filled (order {placed.order_id}); "
+                        "exit the trade, so that it finds it"
+                    )
 
     @exact
     def _check_fit(self, ticket: Ticket, account: PairAccount | Absent) -> None:

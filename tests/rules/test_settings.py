@@ -42,6 +42,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
             "max_leverage": 3,
             "max_leverages": {},
         },
+        "reduce": None,
     }
 
 
@@ -315,7 +316,7 @@ def test_the_settlement_suffix_does_not_count(pair: str, spot: str) -> None:
         ({"history": {"db_url": "nonsense"}}, r"history.db_url: is no URL of SQLAlchemy"),
         ({"source": "history", "history": False}, r'source "history" needs history.enabled'),
         ({"source": "elsewhere"}, r"source: input should be 'exchange' or 'history'"),
-        ({"backtest": "on"}, r"backtest: input should be 'off' or 'replay'"),
+        ({"backtest": "on"}, r"backtest: input should be 'off', 'replay' or 'simulate'"),
     ],
 )
 def test_an_impossible_setting_of_what_is_around_the_rules(section: dict[str, Any], said: str) -> None:

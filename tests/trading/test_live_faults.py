@@ -222,3 +222,22 @@ def test_killed_while_an_unknown_increase_is_traded_back(trader: Floor, call: in
     (account,) = trader.exchange.state.accounts.values()
     assert float(account.base.total) == pytest.approx(trader.trade.amount, rel=0.01)
     balanced(trader)
+
+
+@pytest.mark.parametrize("side", ["long", "short"])
+def test_what_was_exited_unknown_to_freqtrade_is_not_increased(trader: Floor, side: str) -> None:
+    """Killed after an exit was sent, freqtrade learns of it when it exits next, and not before."""
+    trader.enter(side)
+    trader.loop()
+    # Before what came of it is written down.
+    with trader.killed_at(2) as happened, pytest.raises(Killed):
+        trader.exit()
+    assert happened()
+    trader.restart()
+    trader.loop()
+    trader.exchange.set_price("BTC/USDT", "97")
+    before = len(trader.exchange.margin_orders)
+    assert not trader.enter(side)
+    assert len(trader.exchange.margin_orders) == before
+    balanced(trader)
+    assert abs(trader.beside) < CENT
