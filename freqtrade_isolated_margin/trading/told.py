@@ -47,7 +47,7 @@ def as_freqtrade(
     average = order.get("average") or None
     amount = float(asked) if asked != sent else float(order.get("amount") or asked)
     in_base, in_quote = _fees(step, executions)
-    filled = told_amount(asked, sent, real, lots) if asked != sent else real
+    filled = closed(step, real, lots)
     if step.kind is Kind.ENTRY:
         filled -= in_base
     told = float(filled)
@@ -64,6 +64,12 @@ def as_freqtrade(
         "fees": [],
         "fee": _fee(step, float(in_base) * (average or 0.0) + float(in_quote), told * (average or 0.0)),
     }
+
+
+def closed(step: Step, filled: Decimal, lots: Lots) -> Decimal:
+    """Return how much freqtrade is told of what was filled, in base currency: what it had asked for."""
+    asked, sent = Decimal(step.asked["amount"]), Decimal(step.asked["sent"])
+    return told_amount(asked, sent, filled, lots) if asked != sent else filled
 
 
 def _fees(step: Step, executions: Iterable[Mapping[str, Any]]) -> tuple[Decimal, Decimal]:

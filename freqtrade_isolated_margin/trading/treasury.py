@@ -215,17 +215,22 @@ class Treasury:
 
         It learns of that at the next exit; an increase before would be sold with it as if all were one.
         """
+        for step, _ in self._unknown_exits(deal, trade):
+            raise TroubleError(
+                f"freqtrade does not know of an exit that was filled (order {step.order_id}); exit the "
+                "trade, so that it finds it"
+            )
+
+    def _unknown_exits(self, deal: Deal, trade: LocalTrade) -> Iterator[tuple[Step, Decimal]]:
+        """Return the exits that freqtrade does not know, and how much it will be told that they closed."""
         known = {order.order_id for order in trade.orders}
         for step in deal.steps:
-            if step.kind not in {Kind.EXIT, Kind.STOP} or step.outcome is not Outcome.DONE:
+            exits = step.kind in {Kind.EXIT, Kind.STOP} and step.outcome is Outcome.DONE
+            if not exits or step.order_id in known:
                 continue
-            if step.order_id not in known:
-                placed = self._venue.order_named(self._settler.symbol(deal.pair), step.name)
-                if placed and placed.executed:
-                    raise TroubleError(
-                        f"freqtrade does not know of an exit that was filled (order {placed.order_id}); "
-                        "exit the trade, so that it finds it"
-                    )
+            placed = self._venue.order_named(self._settler.symbol(deal.pair), step.name)
+            if placed and placed.executed:
+                yield step, told.closed(step, placed.executed, self._house.lots(deal.pair))
 
     @exact
     def _check_fit(self, ticket: Ticket, account: PairAccount | Absent) -> None:
@@ -267,7 +272,8 @@ class Treasury:
             found = self._earlier_exit(deal, ticket) or self._liquidated(ticket)
             if found:
                 return found
-            amount = self._exit_amount(deal, ticket)
+            ticket = self._without_unknown(deal, ticket)
+            amount = self._exit_amount(deal, ticket) if ticket.amount else 0.0
         except OrderRefusedError:
             raise
         except IsolatedMarginError as error:
@@ -280,6 +286,18 @@ class Treasury:
             raise OrderRefusedError(f"{ticket.pair}: there is nothing to exit in its isolated margin account")
         step = self._noted(deal, Kind(ticket.purpose), _asked(ticket, amount))
         return self._sent(deal, step, ticket, send)
+
+    def _without_unknown(self, deal: Deal, ticket: Ticket) -> Ticket:
+        """Return an exit without what freqtrade does not know to be closed already.
+
+        freqtrade closes a trade only where all exits, with those that it finds later, come out to nothing.
+        """
+        trade = self._house.trade(ticket.pair)
+        gone = sum((amount for _, amount in self._unknown_exits(deal, trade)), ZERO) if trade else ZERO
+        if not trade or not gone:
+            return ticket
+        left = max(number(trade.amount) - gone, ZERO)
+        return ticket._replace(amount=min(ticket.amount, float(left)))
 
     def _noted(self, deal: Deal, kind: Kind, asked: dict[str, object]) -> Step:
         """Write down an exit; where that fails it is kept in mind alone, since an exit is never hindered."""
@@ -412,9 +430,11 @@ class Treasury:
             except IsolatedMarginError as error:
                 logger.warning("%s: its orders cannot be compared with the journal: %s", pair, error)
                 return []
+            owned = {order.order_id for order in trade.orders} if trade else set()
+            # The profit of a trade is wrong where freqtrade goes through an order after that which closes it.
+            found.sort(key=lambda order: str(order["id"]) not in owned)
             if trade and trade.amount and liquidations:
                 # What freqtrade has not heard of until now is within what has come back.
-                owned = {order.order_id for order in trade.orders}
                 seen = [self.told(pair, order) for order in found if str(order["id"]) in owned]
                 return [*seen, self._told_of(trade, liquidations[-1])]
             return [

@@ -121,7 +121,8 @@ class Sequence:
         self.trader.exchange.advance(3600 * self.random.randint(1, 30))
 
     def _thin(self) -> None:
-        self.trader.exchange.set_liquidity(PAIR, f"{self.random.uniform(0, 3):.5f}")
+        # What is filled can be sold again: freqtrade has no way out of less than the least order.
+        self.trader.exchange.set_liquidity(PAIR, f"{self.random.uniform(0.1, 3):.5f}")
 
     def _liquidate(self) -> None:
         if self.trader.exchange.state.accounts:

@@ -234,10 +234,29 @@ def test_what_was_exited_unknown_to_freqtrade_is_not_increased(trader: Floor, si
         trader.exit()
     assert happened()
     trader.restart()
-    trader.loop()
+    # It is found to have been placed, and freqtrade has not yet looked for it.
+    trader.bot.exchange.reload_markets()
     trader.exchange.set_price("BTC/USDT", "97")
     before = len(trader.exchange.margin_orders)
     assert not trader.enter(side)
     assert len(trader.exchange.margin_orders) == before
+    balanced(trader)
+    assert abs(trader.beside) < CENT
+
+
+@pytest.mark.parametrize("side", ["long", "short"])
+def test_a_part_that_was_exited_unknown_to_freqtrade_is_found_with_the_rest(trader: Floor, side: str) -> None:
+    """All that freqtrade is told to have been exited comes out to the position, or the trade stays open."""
+    trader.enter(side)
+    trader.loop()
+    with trader.killed_at(2) as happened, pytest.raises(Killed):
+        trader.exit(0.6)
+    assert happened()
+    trader.restart()
+    trader.exchange.advance(5 * 3600)
+    trader.exchange.set_price("BTC/USDT", "98")
+    # It is found to have been placed, and freqtrade exits all that it knows of.
+    trader.bot.exchange.reload_markets()
+    trader.exit()
     balanced(trader)
     assert abs(trader.beside) < CENT
