@@ -72,6 +72,8 @@ class _State:
         self.abandoned = abandoned
         """Whether freqtrade may not know of its orders: another run's, or one whose sending has failed."""
         self.placed_at = time.monotonic()
+        self.was_owned = False
+        """Whether freqtrade's trade was seen; once it is gone it has ended."""
         self.asked_for: set[str] = set()
         """The orders that freqtrade has asked for, which are therefore in its database, or were."""
         self.attempts = 0
@@ -589,6 +591,7 @@ class Treasury:
 
     def _tend(self, deal: Deal) -> None:
         state, trade = self._states[deal.pair], self._house.trade(deal.pair)
+        state.was_owned = state.was_owned or trade is not None
         if deal.doubtful and not self._settler.resolve_all(deal):
             raise DoubtError("what became of a step is not known yet")
         if trade is None:
@@ -604,7 +607,7 @@ class Treasury:
 
     def _handed_over(self, deal: Deal, state: _State) -> bool:
         """Whether freqtrade has had the time to put the newest entry into its database, or has done so."""
-        if time.monotonic() - state.placed_at > _HANDOVER_SECONDS:
+        if state.was_owned or time.monotonic() - state.placed_at > _HANDOVER_SECONDS:
             return True
         entries = [step.order_id for step in deal.steps if step.kind is Kind.ENTRY]
         return bool(entries and entries[-1] in state.asked_for)

@@ -260,3 +260,18 @@ def test_a_part_that_was_exited_unknown_to_freqtrade_is_found_with_the_rest(trad
     trader.exit()
     balanced(trader)
     assert abs(trader.beside) < CENT
+
+
+def test_what_could_not_be_moved_back_is_moved_in_the_next_loop_also_after_a_restart(trader: Floor) -> None:
+    """Freqtrade has had the trade, and it is over: nothing is waited for."""
+    trader.enter("short")
+    trader.loop()
+    trader.restart()
+    trader.loop()
+    fault_at(trader.exchange, EXIT[1], code=-5013)
+    trader.exit()
+    trader.loop()
+    assert trader.trade is None
+    trader.loop()
+    assert trader.books.account() == {}
+    balanced(trader)
