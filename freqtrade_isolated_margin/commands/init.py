@@ -62,7 +62,7 @@ WORDS: dict[str, str] = {
     "alerts.calm_above": "times as far as its limit at which a better figure is told at once",
     "alerts.settle_seconds": "seconds after which a better figure is told although it is closer",
     "charts": "whether charts show the accounts over time",
-    "backtest": '"off", or "replay" to guard backtests from the history',
+    "backtest": '"off", "replay" to guard backtests from the history, "simulate" by those of their trades',
     "pairs": 'changes of the rules for single pairs, as {"BTC/USDT": {"margin_level": {"block_below": 1.4}}}',
     "trading": "orders in the margin accounts themselves, with the command freqtrade-margin",
     "trading.enabled": "whether there are",
@@ -71,6 +71,7 @@ WORDS: dict[str, str] = {
     "trading.interest_rates": 'the same by currency, as {"USDT": 0.0002}',
     "trading.max_leverage": "3, 5 or 10: the table of pairs of which the exchange is not asked",
     "trading.max_leverages": 'the same by pair, as {"BTC/USDT": 10}',
+    "reduce": 'null, or {"at_level": 1.3, "to_level": 1.6}: closes a part of a position at that level',
 }
 
 
