@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 class BacktestJudge(ABC):
     """Judges a backtest's entries as of `now`, and counts what became of them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tally: Tally | None = None) -> None:
         self.settings = settings
         self.now: datetime | None = None
         """The moment that is judged."""
         self.trouble: str | None = None
         """Why nothing can be judged, as where an epoch of hyperopt has impossible limits."""
-        self._tally = Tally()
+        self._tally = tally or Tally()
 
     @abstractmethod
     def decision(self, pair: str, side: Side, leverage: Decimal = ONE) -> EntryDecision:

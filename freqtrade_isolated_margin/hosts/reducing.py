@@ -59,16 +59,17 @@ def reduction(
 
     The account must have been read after the trade's last fill: of an older one too much would be closed.
     """
-    reduce, trade = settings_of(strategy).reduce, kwargs["trade"]
+    settings, trade = settings_of(strategy), kwargs["trade"]
+    reduce = settings.reduce
     # A recorded account is not that of the simulated trade.
     if reduce is None or isinstance(judge, Replay) or trade.has_open_orders:
+        return None
+    pause = max(reduce.pause_seconds, settings.max_age_seconds)
+    if kwargs["current_time"] - trade.date_last_filled_utc < timedelta(seconds=float(pause)):
         return None
     account, side = look.account(trade.pair), Side(trade.trade_direction)
     level = look.decision(trade.pair, side).margin_level
     if account is None or level is None or level > reduce.at_level:
-        return None
-    pause = max(reduce.pause_seconds, settings_of(strategy).max_age_seconds)
-    if kwargs["current_time"] - trade.date_last_filled_utc < timedelta(seconds=float(pause)):
         return None
     stake = float(trade.stake_amount)
     part = stake * float(_share(account, Decimal(repr(float(trade.amount))), reduce))

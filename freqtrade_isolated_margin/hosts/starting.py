@@ -85,9 +85,8 @@ def start_replay(strategy: GuardedStrategy, settings: Settings) -> None:
         say_once(
             f"The configuration's {both} win over the strategy's: as a parameter of hyperopt they do nothing."
         )
-    strategy._margin_judge = strategy._margin_charts = judge
-    if strategy.config.get("runmode") == RunMode.BACKTEST:
-        judge.tell(type(strategy).__name__)
+    strategy._margin_charts = judge
+    _judge_by(strategy, judge)
 
 
 def start_simulation(strategy: GuardedStrategy, settings: Settings) -> None:
@@ -95,6 +94,10 @@ def start_simulation(strategy: GuardedStrategy, settings: Settings) -> None:
     judge: BacktestJudge = strategy.dp._exchange.simulation(settings)
     check_reducing(strategy, settings, strategy.config["exchange"]["pair_whitelist"])
     say_once("The isolated margin guard judges by the accounts that the simulated trades make.")
+    _judge_by(strategy, judge)
+
+
+def _judge_by(strategy: GuardedStrategy, judge: BacktestJudge) -> None:
     strategy._margin_judge = judge
     if strategy.config.get("runmode") == RunMode.BACKTEST:
         judge.tell(type(strategy).__name__)

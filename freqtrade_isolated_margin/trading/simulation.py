@@ -30,17 +30,14 @@ class Simulation(BacktestJudge):
     """
 
     def __init__(self, settings: Settings, terms: Callable[[str], Terms]) -> None:
-        super().__init__(settings)
-        self._terms = terms
-        self._candles: dict[str, Candles] = {}
-        self._told: dict[str, tuple[datetime | None, float]] = {}
         self._report = Report(terms)
-        self._tally = self._report
+        super().__init__(settings, self._report)
+        self._terms = terms
+        self._told: dict[str, tuple[datetime | None, float]] = {}
 
     def take(self, data: Mapping[str, DataFrame]) -> None:
         """Take in the candles of a backtest: their opens are the prices of accounts."""
-        self._candles = {pair: Candles.of(frame) for pair, frame in data.items()}
-        self._report.candles = self._candles
+        self._report.candles = {pair: Candles.of(frame) for pair, frame in data.items()}
 
     def begin(self) -> None:
         """Forget the former backtest, and tell what it has shown."""
@@ -96,5 +93,5 @@ class Simulation(BacktestJudge):
         at, rate = self._told.get(pair, (None, 0.0))
         if at == now:
             return rate
-        candles = self._candles.get(pair)
+        candles = self._report.candles.get(pair)
         return candles.open_at(now.timestamp()) if candles else None

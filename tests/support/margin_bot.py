@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,11 +13,32 @@ from typing import Any
 import pandas as pd
 
 from freqtrade_isolated_margin.localexchange import LocalExchange
-from support.bot import config_for
+from support.bot import config_for, freqtrade
 
 MODULE = "freqtrade_isolated_margin.trading"
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
 RANGE = ["--timerange", "20260101-20260103"]
+
+
+ONE_OF_EACH = """
+class Tested({mixin}Base, IStrategy):
+    timeframe = "5m"
+    can_short = True
+
+    def populate_entry_trend(self, dataframe, metadata):
+        side = "enter_long" if metadata["pair"] == "BTC/USDT" else "enter_short"
+        dataframe.loc[dataframe.index == 10, side] = 1
+        return dataframe
+
+    def leverage(self, **kwargs):
+        return 3.0 if kwargs["side"] == "long" else 2.0
+{more}
+"""
+
+
+def one_of_each(more: str = "", *, mixin: bool = False) -> str:
+    """Return a strategy that enters once, a long of 3x in BTC and shorts of 2x in all else."""
+    return ONE_OF_EACH.format(mixin="IsolatedMarginMixin, " if mixin else "", more=more)
 
 
 def margin_config(
@@ -68,3 +90,19 @@ def charged_hours(opened: datetime, closed: datetime) -> int:
     for hour in range(int(opened.timestamp()) // 3600, int(closed.timestamp()) // 3600 + 1):
         hours += opened.timestamp() < hour * 3600 <= closed.timestamp()
     return hours
+
+
+def backtest_config(
+    exchange: LocalExchange, pairs: list[str], trading: dict[str, Any] | None = None, **changes: Any
+) -> dict[str, Any]:
+    """Return a complete configuration of a backtest, which needs no key."""
+    config = margin_config(exchange, pairs, trading, fee=0.001, timeframe="5m", **changes)
+    config["exchange"] |= {"key": "", "secret": ""}
+    return config
+
+
+def backtested(folder: Path, config: dict[str, Any], strategy: str) -> tuple[list[dict[str, Any]], str]:
+    """Run a backtest; return its trades and what it printed, without colours."""
+    with freqtrade(folder, config, strategy, "backtesting", *RANGE, "--cache", "none", module=MODULE) as bot:
+        assert bot.wait(200) == 0, bot.output[-3000:]
+    return exported(folder), re.sub(r"\x1b\[[0-9;]*m", "", bot.output)

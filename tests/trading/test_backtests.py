@@ -17,9 +17,10 @@ from support.margin_bot import (
     MODULE,
     RANGE,
     START,
+    backtest_config,
+    backtested,
     charged_hours,
-    exported,
-    margin_config,
+    one_of_each,
     write_candles,
 )
 
@@ -67,11 +68,7 @@ def prepared(folder: Path, exchange: LocalExchange, **changes: Any) -> dict[str,
     """Write the candles of both pairs, and return a configuration that trades them."""
     for pair, price in PRICES.items():
         write_candles(folder, pair, price)
-    config = margin_config(
-        exchange, list(PRICES), {"interest_rates": RATES}, fee=0.001, timeframe="5m", **changes
-    )
-    config["exchange"] |= {"key": "", "secret": ""}
-    return config
+    return backtest_config(exchange, list(PRICES), {"interest_rates": RATES}, **changes)
 
 
 def by_hand(trade: dict[str, Any]) -> tuple[Fraction, Fraction]:
@@ -95,11 +92,7 @@ def by_hand(trade: dict[str, Any]) -> tuple[Fraction, Fraction]:
 def test_interest_and_profit_are_those_of_a_hand_computation(exchange: LocalExchange, tmp_path: Path) -> None:
     """Long and short trades pay what their loans cost hour by hour, and freqtrade's profit has it."""
     config = prepared(tmp_path, exchange)
-    with freqtrade(
-        tmp_path, config, STRATEGY, "backtesting", *RANGE, "--cache", "none", module=MODULE
-    ) as bot:
-        assert bot.wait(200) == 0, bot.output[-3000:]
-    trades = exported(tmp_path)
+    trades, _ = backtested(tmp_path, config, STRATEGY)
     assert {(trade["pair"], trade["is_short"]) for trade in trades} == {
         ("BTC/USDT", False),
         ("ETH/USDT", True),
@@ -112,19 +105,7 @@ def test_interest_and_profit_are_those_of_a_hand_computation(exchange: LocalExch
         assert trade["profit_abs"] == pytest.approx(float(profit), abs=1e-6), trade
 
 
-CRASHING = """
-class Tested(Base, IStrategy):
-    timeframe = "5m"
-    can_short = True
-
-    def populate_entry_trend(self, dataframe, metadata):
-        side = "enter_long" if metadata["pair"] == "BTC/USDT" else "enter_short"
-        dataframe.loc[dataframe.index == 10, side] = 1
-        return dataframe
-
-    def leverage(self, **kwargs):
-        return 3.0 if kwargs["side"] == "long" else 2.0
-"""
+CRASHING = one_of_each()
 
 
 def test_a_liquidation_is_where_the_level_meets_the_ratio_of_the_tier(
@@ -134,11 +115,8 @@ def test_a_liquidation_is_where_the_level_meets_the_ratio_of_the_tier(
     config = prepared(tmp_path, exchange, liquidation_buffer=0.05)
     write_candles(tmp_path, "BTC/USDT", lambda hour: round(50_000 * (1 - hour / 100), 2))
     write_candles(tmp_path, "ETH/USDT", lambda hour: round(2_500 * (1 + hour / 50), 2))
-    with freqtrade(
-        tmp_path, config, CRASHING, "backtesting", *RANGE, "--cache", "none", module=MODULE
-    ) as bot:
-        assert bot.wait(200) == 0, bot.output[-3000:]
-    long, short = sorted(exported(tmp_path), key=lambda trade: trade["is_short"])
+    trades, _ = backtested(tmp_path, config, CRASHING)
+    long, short = sorted(trades, key=lambda trade: trade["is_short"])
     for trade in (long, short):
         assert trade["exit_reason"] == "liquidation"
         opened, amount = Fraction(repr(trade["open_rate"])), Fraction(repr(trade["amount"]))
@@ -153,40 +131,28 @@ def test_a_liquidation_is_where_the_level_meets_the_ratio_of_the_tier(
         assert trade["close_rate"] == pytest.approx(float(with_buffer), rel=1e-5)
 
 
-ADJUSTING = """
-class Tested(Base, IStrategy):
-    timeframe = "5m"
-    can_short = True
+ADJUSTING = one_of_each(
+    """
     position_adjustment_enable = True
-
-    def populate_entry_trend(self, dataframe, metadata):
-        side = "enter_long" if metadata["pair"] == "BTC/USDT" else "enter_short"
-        dataframe.loc[dataframe.index == 10, side] = 1
-        return dataframe
 
     def populate_exit_trend(self, dataframe, metadata):
         side = "exit_long" if metadata["pair"] == "BTC/USDT" else "exit_short"
         dataframe.loc[dataframe.index == 200, side] = 1
         return dataframe
 
-    def leverage(self, **kwargs):
-        return 3.0 if kwargs["side"] == "long" else 2.0
-
     def adjust_trade_position(self, trade, current_time, **kwargs):
         minutes = current_time.hour * 60 + current_time.minute
         # An increase at 4:10, and a third of the position sold or bought back at 8:20.
         return {250: 60.0, 500: -50.0}.get(minutes)
 """
+)
 
 
 def test_interest_follows_an_increase_and_a_partial_exit(exchange: LocalExchange, tmp_path: Path) -> None:
     """Each loan pays from its own hour on, and a partial exit repays, interest before loan."""
     config = prepared(tmp_path, exchange)
-    with freqtrade(
-        tmp_path, config, ADJUSTING, "backtesting", *RANGE, "--cache", "none", module=MODULE
-    ) as bot:
-        assert bot.wait(200) == 0, bot.output[-3000:]
-    for trade in exported(tmp_path):
+    trades, _ = backtested(tmp_path, config, ADJUSTING)
+    for trade in trades:
         times = [order["order_filled_timestamp"] / 1000 for order in trade["orders"]]
         sizes = [Fraction(repr(order["amount"])) for order in trade["orders"]]
         rates = [Fraction(repr(order["safe_price"])) for order in trade["orders"]]

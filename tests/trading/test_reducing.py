@@ -21,7 +21,14 @@ from support.live_bot import (
     margin_exchange,
     profit,
 )
-from support.margin_bot import MODULE, RANGE, exported, margin_config, write_candles
+from support.margin_bot import (
+    MODULE,
+    RANGE,
+    backtest_config,
+    backtested,
+    one_of_each,
+    write_candles,
+)
 from support.network import until
 
 from freqtrade_isolated_margin.account.maths import Holdings, Side, margin_level, value_to_close
@@ -69,20 +76,7 @@ def test_closing_so_much_brings_the_level_to_its_target(
     assert float(margin_level(after, price)) == pytest.approx(float(target), rel=1e-9)
 
 
-STRATEGY = """
-class Tested(IsolatedMarginMixin, Base, IStrategy):
-    timeframe = "5m"
-    can_short = True
-    position_adjustment_enable = True
-
-    def populate_entry_trend(self, dataframe, metadata):
-        side = "enter_long" if metadata["pair"] == "BTC/USDT" else "enter_short"
-        dataframe.loc[dataframe.index == 10, side] = 1
-        return dataframe
-
-    def leverage(self, **kwargs):
-        return 3.0 if kwargs["side"] == "long" else 2.0
-"""
+STRATEGY = one_of_each("    position_adjustment_enable = True", mixin=True)
 
 
 def test_a_backtest_reduces_as_the_level_falls_and_is_not_liquidated(tmp_path: Path) -> None:
@@ -94,18 +88,14 @@ def test_a_backtest_reduces_as_the_level_falls_and_is_not_liquidated(tmp_path: P
     for pair, price in prices.items():
         write_candles(tmp_path, pair, price)
     with LocalExchange(scenario="calm") as exchange:
-        config = margin_config(exchange, list(prices), {"interest_rate": 0.0}, fee=0.001, timeframe="5m")
-        config["exchange"] |= {"key": "", "secret": ""}
+        config = backtest_config(exchange, list(prices), {"interest_rate": 0.0})
         config["isolated_margin"] |= {"backtest": "simulate", "reduce": REDUCE, **LIMITS}
-        with freqtrade(
-            tmp_path, config, STRATEGY, "backtesting", *RANGE, "--cache", "none", module=MODULE
-        ) as bot:
-            assert bot.wait(200) == 0, bot.output[-3000:]
-    for trade in exported(tmp_path):
+        trades, output = backtested(tmp_path, config, STRATEGY)
+    for trade in trades:
         entry, *reductions, _ = trade["orders"]
         assert trade["exit_reason"] == "force_exit"
         assert len(reductions) >= 1
-        assert f"Tested, {trade['pair']}: reduced {len(reductions)} times." in bot.output
+        assert f"Tested, {trade['pair']}: reduced {len(reductions)} times." in output
         held, leverage = Fraction(repr(entry["amount"])), Fraction(repr(trade["leverage"]))
         opened = Fraction(repr(entry["safe_price"]))
         stake = held * opened / leverage
@@ -177,7 +167,7 @@ def test_an_impossible_reduction_is_refused_by_name(section: dict[str, Any], why
         ({"at_level": 1.1, "to_level": 1.6}, STRATEGY, r"reduce.at_level \(1.1\) must be above 1.18"),
         (
             REDUCE,
-            STRATEGY.replace("position_adjustment_enable = True", ""),
+            one_of_each(mixin=True),
             "reduce needs position_adjustment_enable: true",
         ),
     ],
@@ -188,8 +178,7 @@ def test_a_start_in_which_nothing_could_be_reduced_is_refused(
     """At a level at which the account is gone already, or where freqtrade would not ask."""
     write_candles(tmp_path, "BTC/USDT", lambda _: 50_000)
     with LocalExchange(scenario="calm") as exchange:
-        config = margin_config(exchange, ["BTC/USDT"], fee=0.001, timeframe="5m")
-        config["exchange"] |= {"key": "", "secret": ""}
+        config = backtest_config(exchange, ["BTC/USDT"])
         config["isolated_margin"] |= {"backtest": "simulate", "reduce": reduce}
         with freqtrade(tmp_path, config, strategy, "backtesting", *RANGE, module=MODULE) as bot:
             assert bot.wait(200) != 0

@@ -15,9 +15,10 @@ from support.margin_bot import (
     MODULE,
     RANGE,
     START,
+    backtest_config,
+    backtested,
     charged_hours,
-    exported,
-    margin_config,
+    one_of_each,
     write_candles,
 )
 
@@ -32,28 +33,20 @@ RATE = Fraction("0.0004")
 NO_DISTANCE = {"block_below": 0.001, "full_above": 0.0011}
 
 # A long of three times its stake that increases every other hour while the price falls; and a short.
-AVERAGING = """
-class Tested(IsolatedMarginMixin, Base, IStrategy):
-    timeframe = "5m"
-    can_short = True
+AVERAGING = one_of_each(
+    """
     position_adjustment_enable = True
-
-    def populate_entry_trend(self, dataframe, metadata):
-        side = "enter_long" if metadata["pair"] == "BTC/USDT" else "enter_short"
-        dataframe.loc[dataframe.index == 10, side] = 1
-        return dataframe
 
     def populate_exit_trend(self, dataframe, metadata):
         dataframe.loc[dataframe.index == 400, ["exit_long", "exit_short"]] = 1
         return dataframe
 
-    def leverage(self, **kwargs):
-        return 3.0 if kwargs["side"] == "long" else 2.0
-
     def adjust_trade_position(self, trade, current_time, **kwargs):
         asks = current_time.minute == 0 and current_time.hour % 2 == 0 and not trade.is_short
         return 20.0 if asks else None
-"""
+""",
+    mixin=True,
+)
 
 
 def falling(hour: float) -> float:
@@ -68,24 +61,19 @@ def exchange() -> Iterator[LocalExchange]:
         yield exchange
 
 
-def backtested(
-    folder: Path, exchange: LocalExchange, block_below: float, mode: str = "simulate", *command: str
+def averaged(
+    folder: Path, exchange: LocalExchange, block_below: float, mode: str = "simulate"
 ) -> tuple[list[dict[str, Any]], str]:
     """Run the averaging strategy with a limit of the margin level; return its trades and the output."""
     write_candles(folder, "BTC/USDT", falling)
     write_candles(folder, "ETH/USDT", lambda hour: round(2_500 - hour, 2))
-    config = margin_config(
-        exchange, ["BTC/USDT", "ETH/USDT"], {"interest_rate": 0.0004}, fee=0.001, timeframe="5m"
-    )
-    config["exchange"] |= {"key": "", "secret": ""}
+    config = backtest_config(exchange, ["BTC/USDT", "ETH/USDT"], {"interest_rate": 0.0004})
     config["isolated_margin"] |= {
         "backtest": mode,
         "margin_level": {"block_below": block_below, "full_above": block_below + 0.0001},
         "liquidation_distance": NO_DISTANCE,
     }
-    with freqtrade(folder, config, AVERAGING, "backtesting", *RANGE, "--cache", "none", module=MODULE) as bot:
-        assert bot.wait(200) == 0, bot.output[-3000:]
-    return exported(folder), re.sub(r"\x1b\[[0-9;]*m", "", bot.output)
+    return backtested(folder, config, AVERAGING)
 
 
 def level(entries: list[tuple[datetime, Fraction, Fraction]], at: datetime, price: Fraction) -> Fraction:
@@ -116,7 +104,7 @@ def test_increases_end_where_the_simulated_level_meets_the_limit(
 ) -> None:
     """Each increase is placed if, and only if, its account is above it before and after."""
     limit = Fraction("1.4")
-    trades, output = backtested(tmp_path, exchange, float(limit))
+    trades, output = averaged(tmp_path, exchange, float(limit))
     (long,) = (trade for trade in trades if trade["pair"] == "BTC/USDT")
     entries = entries_of(long)
     closed = datetime.fromisoformat(long["close_date"])
@@ -140,7 +128,7 @@ def test_an_entry_is_judged_by_its_account_as_it_would_be_after_it(
     exchange: LocalExchange, tmp_path: Path
 ) -> None:
     """Three times the stake is a level of 1.5, twice a short's as well: neither is entered."""
-    trades, output = backtested(tmp_path, exchange, 1.6)
+    trades, output = averaged(tmp_path, exchange, 1.6)
     assert trades == []
     for pair in ("BTC/USDT", "ETH/USDT"):
         assert f"Tested, {pair}: 1 entries refused (margin_level 1), 0 stakes cut." in output
@@ -150,8 +138,8 @@ def test_a_limit_that_nothing_meets_changes_no_trade(exchange: LocalExchange, tm
     """The trades are those of a backtest without the guard."""
     (tmp_path / "with").mkdir()
     (tmp_path / "without").mkdir()
-    judged, _ = backtested(tmp_path / "with", exchange, 1.185)
-    free, _ = backtested(tmp_path / "without", exchange, 1.185, "off")
+    judged, _ = averaged(tmp_path / "with", exchange, 1.185)
+    free, _ = averaged(tmp_path / "without", exchange, 1.185, "off")
     assert judged == free
     assert len(judged) == 2
 
@@ -160,7 +148,7 @@ def test_it_says_how_low_each_pairs_account_was_and_what_its_loans_cost(
     exchange: LocalExchange, tmp_path: Path
 ) -> None:
     """The long that falls stands lowest at its end, the short that gains at its beginning."""
-    trades, output = backtested(tmp_path, exchange, 1.4)
+    trades, output = averaged(tmp_path, exchange, 1.4)
     for trade in trades:
         told = re.search(
             rf"Tested, {trade['pair']}: lowest margin level (\S+), least liquidation distance (\S+) %, "
@@ -190,8 +178,7 @@ def test_without_trading_in_the_accounts_there_is_nothing_to_simulate() -> None:
 def test_hyperopt_with_two_workers(exchange: LocalExchange, tmp_path: Path) -> None:
     """Each epoch judges by the accounts of its own trades."""
     write_candles(tmp_path, "BTC/USDT", falling)
-    config = margin_config(exchange, ["BTC/USDT"], fee=0.001, timeframe="5m")
-    config["exchange"] |= {"key": "", "secret": ""}
+    config = backtest_config(exchange, ["BTC/USDT"])
     config["isolated_margin"] |= {
         "backtest": "simulate",
         "margin_level": {"block_below": 1.6, "full_above": 1.7},
